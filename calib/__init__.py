@@ -1,0 +1,1 @@
+"""Measures on site what training cannot know: camera, floor, thresholds."""

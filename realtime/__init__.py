@@ -1,0 +1,1 @@
+"""The runtime: frames in, skeletons, windows, scores, action events out over ZeroMQ."""

@@ -1,0 +1,1 @@
+"""The trainer: real Kinect data in, a bundle for the runtime out."""
