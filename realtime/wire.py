@@ -189,7 +189,7 @@ def track_of(pose: Pose, age_s: float) -> Track:
     seen = pose.confidence > 0
     return Track(
         id=pose.track,
-        bbox=None if pose.box is None else tuple(round(float(edge), 4) for edge in pose.box),
+        bbox=pose.box,
         age_s=round(age_s, 3),
         visible_joints=int(seen.sum()),
         quality=_unit(pose.confidence.mean()),
