@@ -36,3 +36,9 @@ class AddressError(LineError):
     """An address that cannot be bound."""
 
     exit_code = 5
+
+
+class GpuError(LineError):
+    """A GPU or TensorRT that was demanded and is not there."""
+
+    exit_code = 6

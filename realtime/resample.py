@@ -2,7 +2,8 @@
 
 Rows lie on the grid t0 + k / fps, t0 being a track's first pose. A row depends only on the two poses around it and
 on what came before, so the live buffer (realtime/window.py) and the offline functions give the same numbers, bit for
-bit: both call `between` and `fill`. Letters: T poses, R rows, V joints.
+bit: both call `between` and `fill`. Letters: T poses or rows of a window, R rows of a stream, V joints,
+W windows.
 
 Rules for what is missing:
 * a joint that one of the two poses lacks is taken from the other where the row is nearer to it than 1 / fps;
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +28,15 @@ HELD_ROWS = 5
 OBSERVED_GAP_NS = 250_000_000  # rows between two poses further apart than this are not observed
 RESET_GAP_NS = 500_000_000  # poses further apart than this belong to different tracks
 REACH_M = 1e6  # a coordinate beyond this is no position: its differences could overflow float32
+
+
+class OfflineWindows(NamedTuple):
+    """All windows of one recording, as the live buffer would give them."""
+
+    joints: np.ndarray  # (W, T, V, 3) float32 metres
+    confidence: np.ndarray  # (W, T, V) float32
+    end_ns: np.ndarray  # (W,) int64, time of the newest row
+    observed: np.ndarray  # (W,) int64, rows between two real poses
 
 
 @dataclass(slots=True)
@@ -188,3 +199,30 @@ def resample(
     sure[lost], observed[lost] = 0, False
     fill(filled, sure > 0, layout, Memory.blank(len(layout)))
     return filled, sure, observed
+
+
+def offline_windows(
+    times_ns: np.ndarray,
+    joints: np.ndarray,
+    confidence: np.ndarray,
+    layout: Layout,
+    length: int,
+    fps: float,
+    stride: int,
+    min_observed: int = 20,
+) -> OfflineWindows:
+    """Every window that the live buffer would emit for one person's poses (T, V, 3) in `layout`, in time order."""
+    parts = []
+    for run in runs(times_ns):
+        rows, sure, observed = resample(times_ns[run], joints[run], confidence[run], fps, layout)
+        ends = np.arange(stride - 1, len(rows), stride)
+        span = ends[:, None] + np.arange(1 - length, 1)  # (W, T) row numbers, below 0 in front of the first
+        counts = (observed[np.maximum(span, 0)] & (span >= 0)).sum(axis=1)
+        ends, span, counts = (values[counts >= min_observed] for values in (ends, span, counts))
+        end_ns = row_times(int(times_ns[run[0]]), 0, int(times_ns[run[-1]]), fps)[ends]
+        front = np.maximum(span, 0)
+        parts.append(OfflineWindows(rows[front], sure[front] * (span >= 0)[..., None], end_ns, counts))
+    if not parts:
+        empty = np.zeros((0, length, len(layout), 3), np.float32)
+        return OfflineWindows(empty, empty[..., 0], np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return OfflineWindows(*(np.concatenate(values) for values in zip(*parts, strict=True)))

@@ -1,57 +1,29 @@
-"""Windows of the last T rows of each person at the model's frame rate: live (`WindowBuffer`) and offline.
+"""The live buffer: the last T rows of each person at the model's frame rate.
 
-Both stand on realtime/resample.py, which says how rows are made and what becomes of missing joints.
-Letters: T rows of a window, V joints, W windows.
+realtime/resample.py says how rows are made and what becomes of missing joints, and holds the offline counterpart,
+`offline_windows`. Letters: T rows of a window, V joints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from realtime.resample import RESET_GAP_NS, Memory, between, clean, fill, resample, row_times, runs
+from realtime.resample import (
+    RESET_GAP_NS,
+    Memory,
+    between,
+    clean,
+    fill,
+    offline_windows,
+    resample,
+    row_times,
+)
 from realtime.schema import SECOND_NS, Pose, Window
 from realtime.skeleton import Layout, convert
 
-__all__ = ["OfflineWindows", "WindowBuffer", "offline_windows", "resample"]
-
-
-class OfflineWindows(NamedTuple):
-    """All windows of one recording, as the live buffer would give them."""
-
-    joints: np.ndarray  # (W, T, V, 3) float32 metres
-    confidence: np.ndarray  # (W, T, V) float32
-    end_ns: np.ndarray  # (W,) int64, time of the newest row
-    observed: np.ndarray  # (W,) int64, rows between two real poses
-
-
-def offline_windows(
-    times_ns: np.ndarray,
-    joints: np.ndarray,
-    confidence: np.ndarray,
-    layout: Layout,
-    length: int,
-    fps: float,
-    stride: int,
-    min_observed: int = 20,
-) -> OfflineWindows:
-    """Every window that the live buffer would emit for one person's poses (T, V, 3) in `layout`, in time order."""
-    parts = []
-    for run in runs(times_ns):
-        rows, sure, observed = resample(times_ns[run], joints[run], confidence[run], fps, layout)
-        ends = np.arange(stride - 1, len(rows), stride)
-        span = ends[:, None] + np.arange(1 - length, 1)  # (W, T) row numbers, below 0 in front of the first
-        counts = (observed[np.maximum(span, 0)] & (span >= 0)).sum(axis=1)
-        ends, span, counts = (values[counts >= min_observed] for values in (ends, span, counts))
-        end_ns = row_times(int(times_ns[run[0]]), 0, int(times_ns[run[-1]]), fps)[ends]
-        front = np.maximum(span, 0)
-        parts.append(OfflineWindows(rows[front], sure[front] * (span >= 0)[..., None], end_ns, counts))
-    if not parts:
-        empty = np.zeros((0, length, len(layout), 3), np.float32)
-        return OfflineWindows(empty, empty[..., 0], np.zeros(0, np.int64), np.zeros(0, np.int64))
-    return OfflineWindows(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+__all__ = ["WindowBuffer", "offline_windows", "resample"]
 
 
 class _Track:
