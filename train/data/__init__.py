@@ -1,1 +1,29 @@
 """Readers of published data sets, each into one in-memory form (train.data.clip)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from realtime.errors import UsageError
+from train.data import msr_action3d, msrc12, nw_ucla, sbu, utd_mhad, utkinect
+from train.data.clip import Clip, Recording
+
+READERS = {
+    "nw_ucla": nw_ucla.read,
+    "utd_mhad": utd_mhad.read,
+    "utkinect": utkinect.read,
+    "msr_action3d": msr_action3d.read,
+    "msrc12": msrc12.read,
+    "sbu": sbu.read,
+}
+
+
+def read(name: str, path: Path, subjects: Collection[int | str] | None = None) -> Iterator[Clip | Recording]:
+    """The clips or recordings of a data set by name, from the folder of its published files.
+
+    Raises UsageError for a name not in `READERS`, and as the set's own reader does.
+    """
+    if name not in READERS:
+        raise UsageError(f"no reader for data set {name!r}; there are {', '.join(READERS)}")
+    return READERS[name](path, subjects)
