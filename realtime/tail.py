@@ -1,0 +1,127 @@
+"""Prints the messages of a running line, each checked against its schema: `python -m realtime.tail ADDRESS`.
+
+Exit codes: 0 ok · 1 a message broke its schema · 2 usage · 4 nothing, or not enough, came in time · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from realtime.bus import DEFAULT_ADDRESS, Received, Subscriber
+from realtime.errors import LineError, SourceError, UsageError
+from realtime.messages import ActionEvent, Heartbeat, MessageError, PoseMessage, ScoresMessage, Status
+
+EXAMPLES = """examples:
+  python -m realtime.tail                                    events and status of the line on this machine
+  python -m realtime.tail tcp://127.0.0.1:5557 --pretty      another address, one short line each
+  python -m realtime.tail --topics action.cam0.start.        only starts of one camera
+  python -m realtime.tail --topics pose. > poses.jsonl       poses, to be played again: realtime.run --source -
+  python -m realtime.tail --count 1 --timeout-s 5            is the line alive? exit code 4 if not
+"""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Print the messages of a running line as JSON lines, each checked against its schema."""
+
+    address: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ADDRESS")] = DEFAULT_ADDRESS
+    """Where the line publishes (its --pub)."""
+    topics: tuple[str, ...] = ("action.", "status.")
+    """Topic prefixes. Also: heartbeat. scores. pose. Narrower: action.cam0. (with its dot: cam1 is part of cam10)."""
+    count: int | None = None
+    """Stop after so many messages (default: never)."""
+    timeout_s: float | None = None
+    """Stop when no message came for so many seconds (default: never)."""
+    pretty: bool = False
+    """One short line for people instead of JSON."""
+
+
+def tail(options: Tail) -> int:
+    """Prints to standard output until the count, the timeout or an interrupt; returns the exit code."""
+    for name, value in (("--count", options.count), ("--timeout-s", options.timeout_s)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} must be above 0, got {value}")
+    if not options.topics:
+        raise UsageError("--topics needs at least one prefix, such as action.")
+    printed = 0
+    with Subscriber(options.address, options.topics) as subscriber:
+        while options.count is None or printed < options.count:
+            try:
+                received = subscriber.receive(options.timeout_s)
+            except MessageError as error:
+                print(f"refused: {error}", file=sys.stderr)
+                continue
+            if received is None:
+                break
+            if received.lost:
+                print(f"lost: {received.lost} messages before this one", file=sys.stderr)
+            print(pretty(received) if options.pretty else one_line(received.payload), flush=True)
+            printed += 1
+        refused = subscriber.refused
+    if printed < (options.count or 1):
+        raise SourceError(
+            f"{printed} messages from {options.address} under {' '.join(options.topics)}, then none for "
+            f"{options.timeout_s} s; is the line running with --pub {options.address}?"
+        )
+    return 1 if refused else 0
+
+
+def one_line(payload: bytes) -> str:
+    """The payload on one line; inside JSON's strings a line break is always escaped."""
+    return payload.decode().replace("\r", " ").replace("\n", " ")
+
+
+def pretty(received: Received) -> str:
+    """One line for people."""
+    message = received.message
+    if isinstance(message, ActionEvent):
+        score, when = message.score, message.time
+        ended = f" {message.end_reason}, {_lasted_s(message):.1f} s" if message.phase == "end" else ""
+        return (
+            f"{when.decided}  {message.source.id} track {message.track.id}  {message.phase:6} "
+            f"{message.action.name} {score.value:.2f}{ended}"
+        )
+    head = f"{message.time.utc or message.time.mono_ns}  {message.source}"
+    if isinstance(message, Status):
+        track = "" if message.track is None else f" track {message.track}"
+        return f"{head}{track}  {message.state}{': ' + message.reason if message.reason else ''}"
+    if isinstance(message, Heartbeat):
+        age = "-" if message.frame_age_ms is None else f"{message.frame_age_ms.p95:.0f}"
+        fps = "-" if message.fps is None else f"{message.fps:.1f}"
+        names = " ".join(f"{one.action}({one.track})" for one in message.open_events) or "nothing"
+        return f"{head}  {fps} fps, age p95 {age} ms, drops {message.drops}, persons {message.persons}, open: {names}"
+    if isinstance(message, ScoresMessage):
+        best = sorted(message.probabilities.items(), key=lambda entry: -entry[1])[:3]
+        return f"{head} track {message.track}  " + " ".join(f"{name} {value:.2f}" for name, value in best)
+    assert isinstance(message, PoseMessage)
+    return f"{head}  frame {message.frame}: {len(message.persons)} persons in {message.layout}"
+
+
+def _lasted_s(message: ActionEvent) -> float:
+    end_ns = message.time.offset_mono_ns or message.time.decided_mono_ns
+    return (end_ns - message.time.onset_mono_ns) / 1e9
+
+
+def main() -> int:
+    """The command line; one clear line on standard error for what the user can mend."""
+    options = tyro.cli(Tail, prog="python -m realtime.tail", description=f"{Tail.__doc__}\n\n{EXAMPLES}")
+    try:
+        return tail(options)
+    except LineError as error:
+        print(f"realtime.tail: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
