@@ -133,10 +133,10 @@ def _parse(folder: Path, document: Any) -> Bundle:
     layout = LAYOUTS.get(document["layout"]) if isinstance(document["layout"], str) else None
     if layout is None:
         fields.refuse(f"layout must be one of {', '.join(LAYOUTS)}, got {short(document['layout'])}")
-    joints, streams, classes = fields.names("joints"), fields.names("streams"), fields.names("classes")
-    fields.need(joints == layout.joints, "joints", f"the joints of {layout.name} in its order")
     fields.need(document["normalisation"] == NORMALISATION, "normalisation", f"{NORMALISATION!r} in this release")
     fields.need(layout == CORE_16, "layout", f"{CORE_16.name}, which {NORMALISATION} is made for")
+    joints, streams, classes = fields.names("joints"), fields.names("streams"), fields.names("classes")
+    fields.need(joints == layout.joints, "joints", f"the joints of {layout.name} in its order")
     try:
         width = channels(streams)
     except ValueError as error:
@@ -193,7 +193,7 @@ def _actions(fields: Fields, classes: tuple[str, ...], nothing: str) -> tuple[Ac
         actions.append(Action(rule.text("id"), rule.text("name"), on, off, **times))
     ids, wanted = [action.id for action in actions], sorted(set(classes) - {nothing})
     if sorted(ids) != wanted:
-        fields.refuse(f"actions must have each class but {nothing!r} once ({short(wanted)}), got {short(ids)}")
+        fields.refuse(f"actions must be the classes without {nothing!r}, each once ({short(wanted)}), got {short(ids)}")
     return tuple(actions)
 
 
