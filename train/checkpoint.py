@@ -1,0 +1,77 @@
+"""Run folders: a checkpoint is safetensors for numbers and JSON for the rest, written atomically, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from realtime.errors import BundleError
+from realtime.skeleton import LAYOUTS
+from train.backbone import GraphNet
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def save(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+    """Writes `path`.safetensors, with `content` as JSON in its header, atomically."""
+    target = path.with_suffix(".safetensors")
+    partial = target.with_name(target.name + ".partial")
+    whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(whole, partial, metadata={"content": json.dumps(content)})
+    os.replace(partial, target)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and content of a file that `save` wrote; BundleError where it is missing or broken."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {})["content"])
+        return load_file(path), content
+    except FileNotFoundError:
+        raise BundleError(f"no checkpoint at {path}; train one with: python -m train.fit --out DIR") from None
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise BundleError(f"{path} is not a whole checkpoint of train.fit ({error})") from error
+
+
+def build(model: dict[str, Any]) -> GraphNet:
+    """The network that a checkpoint's `model` entry describes, with fresh weights."""
+    return GraphNet(
+        LAYOUTS[model["layout"]],
+        model["channels"],
+        len(model["classes"]),
+        tuple(model["widths"]),
+        model["groups"],
+        model["dropout"],
+    )
+
+
+def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The averaged network of a checkpoint file, in eval mode, and the checkpoint's content."""
+    tensors, content = load(path)
+    network = build(content["model"])
+    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+    return network.eval(), content
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """Momentum buffers by parameter name, for `save`."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    return {
+        f"momentum.{name}": optimiser.state[parameter]["momentum_buffer"]
+        for name, parameter in zip(names, parameters, strict=True)
+        if "momentum_buffer" in optimiser.state[parameter]
+    }

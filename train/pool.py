@@ -1,0 +1,174 @@
+"""The training pool: every data set's people as rows at the model's frame rate, and windows drawn from them.
+
+A live window knows nothing of where an action begins, so training windows end anywhere in an action or just
+after it, at any pace; one that has seen too little of the action is labelled "nothing" in proportion.
+R rows in all, V joints, N windows, T frames, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from realtime.schema import SECOND_NS
+from realtime.skeleton import CORE_16, convert
+from realtime.resample import resample, runs
+from train.augment import augment, mirror
+from train.data.clip import Clip, Recording
+from train.vocabulary import CLASSES, MIRRORED, action_of
+
+AFTER_S = 0.6  # a window may end this long after its action and still be called by it
+POINT_BEFORE_S, POINT_AFTER_S = 1.2, 0.5  # what a point truth stands for, around its tag
+IDLE_BEFORE_S, IDLE_AFTER_S = 2.2, 2.0  # nothing is said to happen only this far from a point truth
+MOST_OF = 0.5  # share of an action (or of the window) that must be seen for the full label ...
+LITTLE_OF = 0.25  # ... and up to which the label is "nothing"
+# Sets whose clips begin at rest: their first moments are examples of "nothing".
+RESTING_START = ("utd_mhad", "msr_action3d")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Something to draw a window from: rows [start, stop) of the pool, inside the stream [low, high)."""
+
+    data: str
+    subject: str
+    action: int  # index into CLASSES; 0 is nothing
+    start: int
+    stop: int
+    low: int
+    high: int
+    exact: bool  # a labelled interval; False for a point truth's surroundings
+
+
+class Pool:
+    """Rows (R, V, 3) float32 root-relative metres in CORE_16 at `fps`, and the units in them."""
+
+    def __init__(self, fps: float) -> None:
+        self.fps = fps
+        self.units: list[Unit] = []
+        self._parts: list[np.ndarray] = []
+        self._rows = 0
+
+    def add(self, items: Iterable[Clip | Recording]) -> Pool:
+        """Takes in clips and recordings; labels outside the vocabulary are left out. Returns the pool."""
+        for item in items:
+            for body in range(item.joints.shape[1]):
+                seen = (item.confidence[:, body] > 0).any(axis=1)
+                joints, confidence = convert(item.joints[seen, body], item.confidence[seen, body], item.layout, CORE_16)
+                times = item.times_ns[seen]
+                for run in runs(times):
+                    rows, _, _ = resample(times[run], joints[run], confidence[run], self.fps)
+                    self._take(item, int(times[run[0]]), rows)
+        return self
+
+    def rows(self) -> np.ndarray:
+        """All rows (R, V, 3)."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
+
+    def _take(self, item: Clip | Recording, start_ns: int, rows: np.ndarray) -> None:
+        low, high = self._rows, self._rows + len(rows)
+        units = self._clip_units(item, low, high) if isinstance(item, Clip) else self._cut(item, start_ns, low, high)
+        if not units:
+            return
+        self._parts.append(rows - rows[:, [CORE_16.root]])
+        self._rows = high
+        self.units += units
+
+    def _clip_units(self, item: Clip, low: int, high: int) -> list[Unit]:
+        action = action_of(item.data, item.label)
+        if action is None:
+            return []
+        return [Unit(item.data, str(item.subject), CLASSES.index(action), low, high, low, high, True)]
+
+    def _cut(self, item: Recording, start_ns: int, low: int, high: int) -> list[Unit]:
+        """Units of one unbroken run of a recording: its truths, and the stretches far from any of them."""
+
+        def row(time_ns: float) -> int:
+            return int(np.clip(low + (time_ns - start_ns) * self.fps / SECOND_NS, low, high))
+
+        units, busy = [], []
+        for truth in item.truths:
+            before, after = (POINT_BEFORE_S, POINT_AFTER_S) if item.point_truth else (0.0, 0.0)
+            start, stop = row(truth.start_ns - before * SECOND_NS), row(truth.end_ns + after * SECOND_NS)
+            busy.append((truth.start_ns - IDLE_BEFORE_S * SECOND_NS, truth.end_ns + IDLE_AFTER_S * SECOND_NS))
+            action = action_of(item.data, truth.label)
+            if action is not None and stop - start >= 8:
+                units.append(
+                    Unit(
+                        item.data, str(item.subject), CLASSES.index(action), start, stop, low, high, not item.point_truth
+                    )
+                )
+        if item.point_truth or item.data == "synthetic":
+            if not item.point_truth:
+                busy = [(truth.start_ns, truth.end_ns + AFTER_S * SECOND_NS) for truth in item.truths]
+            edges = [start_ns, *(edge for span in sorted(busy) for edge in span), start_ns + 1e15]
+            for begin, end in zip(edges[::2], edges[1::2], strict=True):
+                start, stop = row(begin), row(end)
+                if stop - start >= self.fps:
+                    units.append(Unit(item.data, str(item.subject), 0, start, stop, low, high, True))
+        return units
+
+
+def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator) -> tuple[float, float]:
+    """Where a window of this unit ends (in rows) and the share of full label that it earns."""
+    size = unit.stop - unit.start
+    need = min(size, length * pace)
+    if unit.action == 0:
+        return float(rng.uniform(min(unit.start + fps, unit.stop), unit.stop)), 1.0
+    if unit.data in RESTING_START and rng.random() < 0.12:
+        return unit.start + float(rng.uniform(2, 0.15 * need)), 0.0
+    end = float(rng.uniform(unit.start + LITTLE_OF * need, unit.stop + AFTER_S * fps))
+    if rng.random() < 0.35:  # the whole action in sight, as in scoring a clip
+        end = float(rng.uniform(max(unit.start + need, unit.stop - 4), unit.stop + 4))
+    seen = (min(end, unit.stop) - max(end - length * pace, unit.start)) / need
+    return end, float(np.clip((seen - LITTLE_OF) / (MOST_OF - LITTLE_OF), 0, 1))
+
+
+def draw(
+    pool: Pool, picked: np.ndarray, length: int, rng: Generator, strength: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """One random window (N, T, V, 3) of each picked unit, augmented, and its soft labels (N, K)."""
+    n = len(picked)
+    at = np.empty((n, length), np.float32)
+    labels = np.zeros((n, len(CLASSES)), np.float32)
+    flips = rng.random(n) < 0.5
+    for i, number in enumerate(picked):
+        unit = pool.units[number]
+        pace = float(np.exp(strength * rng.uniform(-0.4, 0.4)))
+        end, share = _ends(unit, length, pace, pool.fps, rng)
+        warp = np.cumsum(np.exp(0.2 * strength * np.sin(np.linspace(0, 3, length) + rng.uniform(0, 6.3))))
+        back = (warp[-1] - warp) / (warp[-1] - warp[0]) * (length - 1) * pace
+        inside = unit.action == 0 or (unit.exact and rng.random() < 0.6)  # else what came before and after shows
+        low, high = (unit.start, unit.stop) if inside else (unit.low, unit.high)
+        at[i] = np.clip(end - back, low, high - 1)
+        action = unit.action
+        if flips[i]:
+            action = CLASSES.index(MIRRORED.get(CLASSES[action], CLASSES[action]))
+        labels[i, action] += share
+        labels[i, 0] += 1 - share
+    rows = pool.rows()
+    first = np.minimum(at.astype(np.int64), len(rows) - 2)
+    part = (at - first)[..., None, None]
+    windows = rows[first] * (1 - part) + rows[first + 1] * part
+    windows[flips] = mirror(windows[flips])
+    return augment(windows, rng, strength), labels
+
+
+def weights(pool: Pool, share: dict[str, float]) -> np.ndarray:
+    """Chance of each unit to be drawn: sets by `share` (1 where not named), classes of a set by the root of their size.
+
+    Returns (U,), summing to 1.
+    """
+    keys = [(unit.data, unit.action) for unit in pool.units]
+    sizes = Counter(keys)
+    raw = np.array([sizes[key] ** -0.5 for key in keys])
+    data = np.array([unit.data for unit in pool.units])
+    for name in set(data):
+        raw[data == name] *= share.get(name, 1.0) / raw[data == name].sum()
+    return raw / raw.sum()

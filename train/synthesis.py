@@ -1,0 +1,40 @@
+"""Generated people for the training pool, from the runtime's own kinematic generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from realtime.skeleton import KINECT_V2_25
+from realtime.synthetic import perform
+from train.data.clip import Recording, Truth
+
+ACTIONS = ("wave", "walk", "throw", "clap", "pick_up", "jog", "kick", "squat", "push")
+REST = "nothing"
+
+
+def _script(rng: np.random.Generator) -> list[tuple[str, float]]:
+    """About a minute: actions in random order with rests between, sitting down and standing up among them."""
+    script: list[tuple[str, float]] = [(REST, float(rng.uniform(2, 5)))]
+    for action in (*rng.permutation(ACTIONS), "chair"):
+        if action == "chair":
+            script += [("sit_down", float(rng.uniform(1.8, 3.0))), (REST, float(rng.uniform(2, 7)))]
+            script += [("stand_up", float(rng.uniform(1.8, 3.0)))]
+        else:
+            long = action in ("walk", "jog")
+            script.append((str(action), float(rng.uniform(4, 8) if long else rng.uniform(1.6, 4.0))))
+        script.append((REST, float(rng.uniform(1.5, 4.0))))
+    return script
+
+
+def synthetic_recordings(count: int, seed: int) -> Iterator[Recording]:
+    """`count` recordings of different generated people at 30 fps, with their true actions. Same seed, same people."""
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        motion = perform(_script(rng), seed=int(rng.integers(2**31)), yaw_deg=float(rng.normal(0, 30)))
+        truths = tuple(Truth(s.label, s.start_ns, s.end_ns) for s in motion.segments if s.label != REST)
+        yield Recording(
+            "synthetic", f"synthetic_{number:04d}", number, motion.times_ns, motion.joints[:, None],
+            motion.confidence[:, None], KINECT_V2_25, truths, False, (*ACTIONS, "sit_down", "stand_up"),
+        )  # fmt: skip
