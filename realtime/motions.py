@@ -1,0 +1,246 @@
+"""How a person moves: for each action, smooth curves of the figure's channels over time (see realtime.puppet).
+
+All curves are our own, written from what people do and checked for height, lean, cadence and duration against
+public Kinect recordings; no recording is copied. Letters: T frames, C channels.
+Each action starts and ends in the posture it was given (sit_down and stand_up change it), so actions can follow
+one another in any order without a jump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from realtime.gait import jog, walk
+from realtime.gestures import clap, wave
+from realtime.keyframes import Key, Scene, Take, both, curve, handed, mirrored
+from realtime.puppet import COLUMN
+
+_SEATED = {"pelvis_y": -0.42, "pelvis_z": -0.40, "lean": 0.03, "chest": 0.04}
+_LAP = {"wrist_x": -0.08, "wrist_y": -0.66, "wrist_z": 0.44, "elbow_x": 0.5, "elbow_y": -0.4, "elbow_z": -0.8}
+
+
+def seated(rest: np.ndarray) -> np.ndarray:
+    """The sitting posture (C,) of a person with this standing posture (C,), hands on the thighs."""
+    row = rest.copy()
+    for name, value in {**_SEATED, **both(**_LAP, foot_z=0.06, knee_out=0.12)}.items():
+        row[COLUMN[name]] = value
+    return row
+
+
+def _repeat(
+    scene: Scene, keys: Sequence[Key], seconds: float, end: np.ndarray | None = None, on: np.ndarray | None = None
+) -> Take:
+    """Plays keyed postures as often as they fit the scene, each a little different.
+
+    keys: (fraction of one repetition, channels changed from the base or `on`). seconds: the natural length of one.
+    end: the posture (C,) it ends in where that is not the base; then it is played once.
+    """
+    seconds = seconds / scene.style.speed
+    count = max(1, round(scene.duration_s / (1.15 * seconds))) if end is None else 1
+    slot = scene.duration_s / count
+    length = min(slot, 1.2 * seconds)
+    knots: list[tuple[float, np.ndarray]] = [(0.0, scene.base)]
+    for turn in range(count):
+        begin = turn * slot + scene.rng.uniform(0.25, 0.75) * (slot - length)
+        size = scene.style.amplitude * scene.rng.normal(1.0, 0.04)
+        knots.append((begin, scene.base))
+        for fraction, change in keys:
+            knots.append((begin + fraction * length, scene.changed(change, size, on)))
+        knots.append((begin + length, scene.base if end is None else end))
+    knots.append((scene.duration_s, knots[-1][1]))
+    return Take(curve(knots, scene.t))
+
+
+def throw(scene: Scene) -> Take:
+    """Overarm: the hand back behind the ear, forward past the head, down across the body, with a short step."""
+    step = scene.rng.uniform(0.0, 0.28)
+    elbow_up = {"right_elbow_x": 1.0, "right_elbow_y": -0.15, "right_elbow_z": -0.2}
+    foot = {"left_foot_z": step, "pelvis_z": 0.45 * step, "pelvis_y": -0.12 * step}
+    keys = [
+        (0.20, {**_arm(0.55, -0.25, 0.12), **elbow_up, "twist": -0.22, "left_wrist_z": 0.15, "left_foot_y": 0.0}),
+        (0.40, {**_arm(0.42, 0.42, -0.34), **elbow_up, "twist": -0.50, "lean": -0.04, "left_wrist_z": 0.32,
+                "left_wrist_y": -0.85, "left_foot_y": 0.25 * step, "left_foot_z": 0.5 * step, "pelvis_z": -0.1 * step}),
+        (0.49, {**_arm(0.36, 0.60, -0.26), **elbow_up, "twist": -0.42, "lean": 0.0, "left_wrist_z": 0.28, **foot}),
+        (0.575, {**_arm(0.16, 0.66, 0.55), **elbow_up, "twist": 0.12, "lean": 0.12, **foot}),
+        (0.64, {**_arm(-0.15, 0.10, 0.93), "twist": 0.38, "lean": 0.20, "right_elbow_x": 0.9, **foot}),
+        (0.74, {**_arm(-0.42, -0.52, 0.60), "twist": 0.42, "lean": 0.22, **foot}),
+        (0.86, {**_arm(0.0, -0.82, 0.30), "twist": 0.15, "left_foot_z": 0.5 * step, "left_foot_y": 0.12 * step}),
+    ]  # fmt: skip
+    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 2.1)
+
+
+def _arm(x: float, y: float, z: float) -> dict[str, float]:
+    return {"right_wrist_x": x, "right_wrist_y": y, "right_wrist_z": z}
+
+
+def push(scene: Scene) -> Take:
+    """From the chest straight forward, one hand or ("both") two."""
+    elbow = {"right_elbow_x": 0.7, "right_elbow_y": -0.8, "right_elbow_z": -0.3}
+    keys = [
+        (0.28, {**_arm(0.05, -0.28, 0.34), **elbow, "twist": -0.10}),
+        (0.40, {**_arm(0.02, -0.12, 0.30), **elbow, "twist": -0.12, "lean": 0.02}),
+        (0.56, {**_arm(0.0, 0.02, 0.96), **elbow, "twist": 0.20, "lean": 0.12, "right_flex": -0.7}),
+        (0.66, {**_arm(0.0, 0.02, 0.97), **elbow, "twist": 0.20, "lean": 0.13, "right_flex": -0.7}),
+        (0.84, {**_arm(0.08, -0.65, 0.45), "twist": 0.05}),
+    ]
+    if scene.variant == "both":
+        keys = [(at, {**change, **mirrored(change), "twist": 0.0}) for at, change in keys]
+        return _repeat(scene, keys, 1.9)
+    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 1.9)
+
+
+def kick(scene: Scene) -> Take:
+    """One leg back, then forward to about knee height, the arms keeping the balance."""
+    base = {"pelvis_x": -0.09, "roll": -0.03, "left_wrist_z": 0.25, "right_wrist_z": -0.12}
+    keys = [
+        (0.18, {"pelvis_x": -0.09, "right_foot_y": 0.05, "right_foot_z": -0.06}),
+        (0.34, {**base, "right_foot_y": 0.20, "right_foot_z": -0.34, "right_toe": -0.6, "lean": 0.14}),
+        (0.50, {**base, "right_foot_y": 0.32, "right_foot_z": 0.62, "lean": -0.08, "twist": 0.15, "right_toe": 0.5}),
+        (0.58, {**base, "right_foot_y": 0.46, "right_foot_z": 0.78, "lean": -0.14, "twist": 0.18, "right_toe": 0.6}),
+        (0.76, {"pelvis_x": -0.07, "right_foot_y": 0.16, "right_foot_z": 0.22, "lean": 0.02}),
+    ]
+    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 1.7)
+
+
+def squat(scene: Scene) -> Take:
+    """Hips down and back, arms stretched forward, and up again."""
+    deep = scene.rng.uniform(0.85, 1.1)
+    fore = both(wrist_x=-0.05, wrist_y=-0.02, wrist_z=0.93, elbow_x=0.5, elbow_y=-0.9, elbow_z=0.0)
+    low = {"pelvis_y": -0.42 * deep, "pelvis_z": -0.20 * deep, "lean": 0.38 * deep, "nod": -0.1, **both(knee_out=0.25)}
+    keys = [(0.20, {**fore, "pelvis_y": -0.06, "lean": 0.08}), (0.46, {**fore, **low}), (0.54, {**fore, **low}),
+            (0.80, {**fore, "pelvis_y": -0.05, "lean": 0.08})]  # fmt: skip
+    return _repeat(scene, keys, 2.9)
+
+
+def pick_up(scene: Scene) -> Take:
+    """Down to the floor with bent knees or a bent back, a grip, and up with the thing held at the waist."""
+    knees = scene.rng.uniform(0.25, 1.0)
+    down = {
+        "pelvis_y": -0.24 - 0.28 * knees,
+        "pelvis_z": -0.24 + 0.06 * knees,
+        "lean": 1.22 - 0.36 * knees,
+        "chest": 0.42 - 0.14 * knees,
+        "nod": 0.12,
+        "left_wrist_x": 0.05,
+        "left_wrist_y": -0.80,
+        "left_wrist_z": 0.22,
+        "left_elbow_x": 0.9,
+        "left_knee_out": 0.25,
+        "right_knee_out": 0.25,
+        "twist": 0.12,
+        **_arm(-0.08, -0.93, 0.20),
+    }
+    held = {**_arm(0.02, -0.52, 0.52), "right_elbow_y": -0.5, "lean": 0.10, "nod": 0.25, "pelvis_y": -0.02}
+    half = {name: 0.5 * value for name, value in down.items() if "wrist" not in name}
+    keys = [(0.18, {**half, **_arm(0.05, -0.9, 0.25), "left_wrist_z": 0.2}), (0.38, down), (0.47, down),
+            (0.64, {**half, **_arm(0.0, -0.75, 0.45)}), (0.76, held), (0.86, held)]  # fmt: skip
+    if scene.variant == "both":
+        keys = [(at, {**change, **_copied(change), "twist": 0.0}) for at, change in keys]
+    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 3.0)
+
+
+def _copied(change: Mapping[str, float]) -> dict[str, float]:
+    """The right arm's channels, for the left arm too."""
+    return {name.replace("right_", "left_"): value for name, value in change.items() if name.startswith("right_")}
+
+
+def sit_down(scene: Scene) -> Take:
+    """Lean forward, hips back and down onto the seat, upright again; the hands end on the thighs."""
+    hands = both(wrist_x=0.02, wrist_y=-0.76, wrist_z=0.36, elbow_x=0.6, elbow_y=-0.2, elbow_z=-0.8, knee_out=0.1)
+    keys = [
+        (0.22, {"lean": 0.24, "pelvis_z": -0.10, "pelvis_y": -0.03, "nod": 0.2, **both(wrist_y=-0.92, wrist_z=0.20)}),
+        (0.52, {"lean": 0.55, "pelvis_z": -0.29, "pelvis_y": -0.23, "chest": 0.08, **hands}),
+        (0.76, {"lean": 0.47, "pelvis_z": -0.39, "pelvis_y": -0.415, "chest": 0.08, **hands, **both(foot_z=0.02)}),
+    ]
+    return _repeat(scene, keys, 1.9, end=scene.seat)
+
+
+def stand_up(scene: Scene) -> Take:
+    """Lean forward until the weight is over the feet, then hips forward and up."""
+    hands = both(wrist_x=0.0, wrist_y=-0.72, wrist_z=0.40, elbow_x=0.6, elbow_y=-0.2, elbow_z=-0.8)
+    keys = [
+        (0.28, {"lean": 0.56, "pelvis_z": -0.36, "pelvis_y": -0.41, "chest": 0.08, **hands, **both(foot_z=0.01)}),
+        (0.52, {"lean": 0.50, "pelvis_z": -0.24, "pelvis_y": -0.22, "chest": 0.05, **hands}),
+        (0.76, {"lean": 0.16, "pelvis_z": -0.06, "pelvis_y": -0.02, **both(wrist_y=-0.94, wrist_z=0.14)}),
+    ]
+    return _repeat(scene, keys, 1.9, end=scene.rest, on=scene.rest)
+
+
+def raise_arms(scene: Scene) -> Take:
+    """Both arms out to the sides and overhead, and down."""
+    out = both(wrist_x=0.92, wrist_y=0.10, wrist_z=0.12, elbow_x=0.3, elbow_y=-0.6, elbow_z=-0.6)
+    top = both(wrist_x=0.18, wrist_y=0.93, wrist_z=0.12, elbow_x=0.9, elbow_y=0.0, elbow_z=-0.4)
+    return _repeat(scene, [(0.24, out), (0.44, top), (0.58, top), (0.78, out)], 3.2)
+
+
+def bow(scene: Scene) -> Take:
+    """Bend forward from the hips and come up."""
+    low = {"lean": 0.85, "chest": 0.25, "pelvis_z": -0.16, **both(wrist_y=-0.92, wrist_z=0.2)}
+    return _repeat(scene, [(0.38, low), (0.55, low)], 2.6)
+
+
+def point(scene: Scene) -> Take:
+    """One arm out to the front, held, and down."""
+    out = {**_arm(0.15, 0.02, 0.96), "right_elbow_x": 0.6, "right_elbow_y": -0.8, "look": -0.1}
+    half = {**_arm(0.25, -0.55, 0.62)}
+    keys = [(0.16, half), (0.32, out), (0.68, out), (0.84, half)]
+    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 2.8)
+
+
+def nothing(scene: Scene) -> Take:
+    """Standing or sitting about: the weight from foot to foot, a look aside, a hand that shifts its place."""
+    rng = scene.rng
+    shift = [
+        {"pelvis_x": 0.055, "roll": -0.03, "pelvis_y": -0.006},
+        {"pelvis_x": -0.05, "roll": 0.03, "pelvis_y": -0.006},
+        {"look": 0.5, "twist": 0.06},
+        {"look": -0.5, "twist": -0.06},
+        {"nod": 0.32},
+        {"right_wrist_z": 0.2, "right_wrist_y": -0.9},
+        both(wrist_x=-0.2, wrist_y=-0.82, wrist_z=0.26),
+    ]
+    if scene.is_seated:
+        shift = [*shift[2:5], {"lean": 0.14}, {"right_wrist_z": 0.36}, {"left_wrist_x": -0.16}, {"lean": -0.04}]
+    knots: list[tuple[float, np.ndarray]] = [(0.0, scene.base)]
+    now = rng.uniform(0.3, 1.2)
+    while now + 1.8 < scene.duration_s:
+        row = scene.changed(shift[rng.integers(len(shift))], rng.uniform(0.6, 1.1))
+        ramp, stay = rng.uniform(0.6, 1.0), rng.uniform(0.3, 1.6)
+        stay = min(stay, max(0.0, scene.duration_s - now - 2 * ramp))
+        knots += [(now, scene.base), (now + ramp, row), (now + ramp + stay, row), (now + 2 * ramp + stay, scene.base)]
+        now += 2 * ramp + stay + rng.uniform(0.2, 1.4)
+    knots.append((scene.duration_s, scene.base))
+    return Take(curve([knot for knot in knots if knot[0] <= scene.duration_s], scene.t))
+
+
+@dataclass(frozen=True)
+class Action:
+    """One action: how to move, its variants, the posture it needs, and the shortest it can take."""
+
+    move: Callable[[Scene], Take]
+    variants: tuple[str, ...] = ()
+    start: str = "standing"  # standing, seated or any
+    least_s: float = 1.5  # shorter, and a body would have to move faster than bodies do
+
+
+_HANDS = ("right", "left")
+ACTIONS: dict[str, Action] = {
+    "nothing": Action(nothing, start="any", least_s=0.1),
+    "wave": Action(wave, (*_HANDS, "both"), start="any", least_s=2.0),
+    "walk": Action(walk, ("treadmill", "place", "across", "depth"), least_s=2.5),
+    "jog": Action(jog, ("place", "treadmill"), least_s=2.0),
+    "sit_down": Action(sit_down),
+    "stand_up": Action(stand_up, start="seated"),
+    "throw": Action(throw, _HANDS, least_s=1.8),
+    "pick_up": Action(pick_up, (*_HANDS, "both"), least_s=2.0),
+    "clap": Action(clap, start="any", least_s=1.5),
+    "kick": Action(kick, _HANDS),
+    "squat": Action(squat, least_s=1.8),
+    "push": Action(push, (*_HANDS, "both")),
+    "point": Action(point, _HANDS),
+    "raise_arms": Action(raise_arms, least_s=2.0),
+    "bow": Action(bow),
+}
