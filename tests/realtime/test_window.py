@@ -122,6 +122,22 @@ def test_a_joint_in_only_one_of_two_near_poses_is_taken_from_it():
     assert (sure > 0).all()
 
 
+def test_a_missing_root_trusts_a_joint_whose_offset_is_known():
+    joints, confidence = body(40)
+    truth, spine = joints[:, ROOT].copy(), CORE_16.index("spine")
+    confidence[:20, spine], joints[:20, spine] = 0, 0  # first in tree order, but never seen together with the root
+    confidence[20:, ROOT], joints[20:, ROOT] = 0, 0
+    rows, _, _ = resample(times(40, FPS), joints, confidence, FPS)
+    np.testing.assert_allclose(rows[:, ROOT], truth, atol=1e-5)
+
+
+def test_a_row_is_as_sure_as_the_less_sure_of_its_two_poses():
+    joints, confidence = body(4)
+    confidence[:, WRIST] = [0.9, 0.3, 0.8, 0.5]
+    _, sure, _ = resample(times(4, 30), joints, confidence, FPS)  # rows at poses 0, 1.5 and 3
+    np.testing.assert_allclose(sure[:, WRIST], [0.9, 0.3, 0.5])
+
+
 def test_a_body_that_vanishes_is_not_observed():
     joints, confidence = body(40)
     confidence[20:30] = 0
