@@ -59,6 +59,7 @@ class Ids:
         self._last = 0
 
     def __call__(self) -> str:
+        """The next one, 26 characters."""
         milliseconds = Clock.now().utc_ns // MILLISECOND_NS
         self._last = max((milliseconds << 80) | secrets.randbits(80), self._last + 1)
         return "".join(_CROCKFORD[(self._last >> shift) & 31] for shift in range(125, -1, -5))

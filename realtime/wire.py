@@ -92,9 +92,10 @@ def pose_message(
 
 
 def poses(message: PoseMessage) -> tuple[Pose, ...]:
-    """The poses in a message. A joint with a null or non-finite coordinate becomes missing: confidence 0, at the origin.
+    """The poses in a message. A joint with a null coordinate or one beyond float32 is missing.
 
-    MessageError where the layout is unknown, a count differs from the layout's or a track comes twice.
+    A missing joint has confidence 0 and lies at the origin, for the window to place. Errors: MessageError where the
+    layout is unknown, a count differs from the layout's or a track comes twice.
     """
     layout = LAYOUTS.get(message.layout)
     if layout is None:

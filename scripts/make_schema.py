@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder, installed or not
 
-from realtime.messages import json_schemas
+from realtime.messages import json_schemas  # noqa: E402
 
 FOLDER = ROOT / "docs" / "schema"
 
@@ -26,6 +26,7 @@ def schema_files() -> dict[str, str]:
 
 
 def main() -> None:
+    """Writes each file, whole or not at all, and names it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, content in schema_files().items():
         path = FOLDER / name
