@@ -187,7 +187,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     if truth.shape != predicted.shape or truth.ndim != 1:
         raise ValueError(f"true and predicted classes must be (N,) and as many, got {truth.shape}, {predicted.shape}")
     for numbers in (truth, predicted):
-        if numbers.size and not (0 <= numbers.min() and numbers.max() < classes):
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < classes):
             raise ValueError(f"classes must be in [0, {classes}), got {numbers.min()} to {numbers.max()}")
     return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from realtime.errors import UsageError
 from train.data import msr_action3d, msrc12, nw_ucla, sbu, utd_mhad, utkinect
 from train.data.clip import Clip, Recording
 
-READERS = {
+READERS: dict[str, Callable[..., Iterator[Clip] | Iterator[Recording]]] = {
     "nw_ucla": nw_ucla.read,
     "utd_mhad": utd_mhad.read,
     "utkinect": utkinect.read,

@@ -40,15 +40,16 @@ def table(file: Path, columns: int, separator: str | None = None) -> np.ndarray:
     separator: None for white space. Raises UsageError that names the file and the line of the first fault.
     """
     text = text_of(file)
-    rows = sum(1 for line in text.splitlines() if line.strip())
+    lines = [line for line in text.splitlines() if line.strip()]
+    even = all(len(line.split(separator)) == columns for line in lines)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         try:
             numbers = np.fromstring(text.replace(separator, " ") if separator else text, np.float64, sep=" ")
         except (DeprecationWarning, ValueError):  # what NumPy says of a word among the numbers; found below
             numbers = np.empty(0)
-    if rows and numbers.size == rows * columns:
-        return numbers.reshape(rows, columns)
+    if lines and even and numbers.size == len(lines) * columns:
+        return numbers.reshape(-1, columns)
     return np.array(_rows(file, text, columns, separator)).reshape(-1, columns)
 
 
