@@ -6,11 +6,13 @@ checked: right shoulder at the larger x in all frames, feet point to the sensor 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 
 from realtime.errors import UsageError
 from realtime.skeleton import KINECT_V1_20
@@ -89,7 +91,7 @@ def _clip(file: Path, name: str, action: int, subject: int) -> Clip:
     try:
         content = scipy.io.loadmat(file, variable_names=["d_skel"])["d_skel"]
         joints = np.asarray(content, np.float64)
-    except (KeyError, NotImplementedError, OSError, TypeError, ValueError) as error:
+    except (LookupError, NotImplementedError, MatReadError, OSError, TypeError, ValueError, zlib.error) as error:
         # a MATLAB file has no lines to name
         raise UsageError(f"{file}: not a MATLAB file that holds `d_skel`: {error}; unpack it again") from error
     if joints.ndim == 2:  # MATLAB drops the last axis of a sequence of one frame
