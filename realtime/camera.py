@@ -1,0 +1,291 @@
+"""Pictures from USB cameras, streams, video files and folders. The only door to cv2 for capture, and to av.
+
+USB cameras go through OpenCV, everything else through PyAV: it has timeouts, typed errors, each frame's real size
+and time, and marks damaged frames. Readers are generators of Frame (BGR) that a `realtime.feed.Feed` plays.
+PyAV's exceptions hold the full address with its password, so they are never chained nor quoted here.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from realtime.errors import SourceError
+from realtime.feed import SILENCE_S, Opened, SourceInfo, Tally, after_first, redacted, topic_id
+from realtime.schema import SECOND_NS, Frame
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp")
+OPEN_READ_TIMEOUT_S = (SILENCE_S, SILENCE_S)
+# Files may only name files: a playlist in disguise must not make this machine call others, nor the other way round.
+_FILE_OPTIONS = {"protocol_whitelist": "file"}
+_STREAM_OPTIONS = {"protocol_whitelist": "udp,rtp,tcp,rtsp,tls,http,https,crypto", "fflags": "nobuffer"}
+# Without these RTSP opens in 1.0 s instead of 0.3 s and begins with a second of old frames; UDP loses packets.
+_RTSP_OPTIONS = {"rtsp_transport": "tcp", "probesize": "50000", "analyzeduration": "200000"}
+
+log = logging.getLogger(__name__)
+
+
+def open_camera(device: int | str, *, mirror: bool = False) -> Opened:
+    """A USB or built-in camera by index or /dev/videoN. SourceError says which ones there are."""
+    path = f"/dev/video{device}" if isinstance(device, int) else device
+    if sys.platform == "linux":
+        _check_device(path)
+    number = re.search(r"([0-9]+)$", os.path.realpath(path))  # /dev/v4l/by-id/... are links
+    if number is None:
+        raise SourceError(f"camera {device} is not a /dev/videoN{_devices()}")
+    index = int(number.group(1))
+    cv2.setLogLevel(0)  # its warnings repeat what the SourceError says
+    capture = cv2.VideoCapture(index, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
+    if not capture.isOpened():
+        raise SourceError(
+            f"camera {device}: it is there but does not open; close other programs that use it, "
+            f"or try another node: a camera often has two{_devices()}"
+        )
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the driver's queue would hand out old frames
+    width, height, fps = (
+        capture.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS)
+    )
+    info = SourceInfo(
+        f"cam{index}", "camera", int(width) or None, int(height) or None, fps if 0 < fps < 1000 else None, live=True
+    )
+    tally = Tally()
+    return Opened(info, _camera_frames(capture, path, mirror, tally), capture.release, tally)
+
+
+def _check_device(path: str) -> None:
+    if not os.path.exists(path):
+        raise SourceError(f"camera {path} is not there{_devices()}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise SourceError(
+            f"camera {path}: no permission; run `sudo usermod -aG video $USER`, then log out and in again"
+        )
+
+
+def _devices() -> str:
+    if sys.platform != "linux":
+        return ""
+    found = sorted(glob.glob("/dev/video*"))
+    if not found:
+        return "; this machine has no /dev/video*: plug a camera in, or try --source synthetic"
+    return f"; this machine has {', '.join(found)}"
+
+
+def _camera_frames(capture: cv2.VideoCapture, path: str, mirror: bool, tally: Tally) -> Iterator[Frame]:
+    index = 0
+    while True:
+        good, image = capture.read()
+        captured_ns = time.monotonic_ns()
+        if good and image is not None and image.size:
+            yield Frame(index, captured_ns, _upright(image, 0, mirror))
+            index += 1
+            continue
+        # One damaged JPEG also reads as a failure, so only the silence that follows, or a vanished device, is a loss.
+        tally.corrupt += 1
+        if sys.platform == "linux" and not os.path.exists(path):
+            raise SourceError(f"camera {path} has gone; plug it in again and restart")
+        time.sleep(0.01)
+
+
+def open_video(path: Path, *, mirror: bool = False) -> Opened:
+    """A video file; its frames carry media time. SourceError tells text, damaged and picture-less files apart."""
+    named = f"video {path}"
+    if path.is_fifo():
+        return _open_live(str(path), named, topic_id(path.stem), _FILE_OPTIONS, mirror)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise SourceError(f"{named}: {error.strerror}; check the path and its permissions") from error
+    container = _opened(str(path), named, _FILE_OPTIONS, "text, not video" if _is_text(head) else None)
+    return _recorded(container, named, topic_id(path.stem), mirror)
+
+
+def open_stream(url: str, *, mirror: bool = False) -> Opened:
+    """An RTSP, HTTP or raw network stream: live, unless it has a length, as a video file behind HTTP has."""
+    scheme = url.partition("://")[0].lower()
+    named = f"stream {redacted(url)}"
+    if scheme not in SCHEMES:
+        raise SourceError(f"{named}: cannot play {scheme}://; known are {', '.join(SCHEMES)}")
+    options = _STREAM_OPTIONS | (_RTSP_OPTIONS if scheme.startswith("rtsp") else {})
+    return _open_live(url, named, topic_id(url), options, mirror)
+
+
+def _open_live(url: str, named: str, name: str, options: dict[str, str], mirror: bool) -> Opened:
+    container = _opened(url, named, options)
+    if container.duration is not None:
+        return _recorded(container, named, name, mirror)
+    stream = _pictures(container, named)
+    info = SourceInfo(name, "stream", stream.width or None, stream.height or None, _rate(stream), live=True)
+    tally = Tally()
+    return Opened(info, _stream_frames(container, stream, named, mirror, tally), container.close, tally)
+
+
+def _recorded(container: InputContainer, named: str, name: str, mirror: bool) -> Opened:
+    stream = _pictures(container, named)
+    tally = Tally()
+    try:
+        first, frames = after_first(
+            _video_frames(container, stream, named, mirror, tally),
+            f"{named}: not one picture could be decoded; re-encode it, for example with ffmpeg -i IN -c:v libx264 OUT",
+        )
+    except SourceError:
+        container.close()
+        raise
+    assert first.image is not None
+    height, width = first.image.shape[:2]
+    info = SourceInfo(name, "video", width, height, _rate(stream))
+    return Opened(info, frames, container.close, tally)
+
+
+def _opened(url: str, named: str, options: dict[str, str], suspicion: str | None = None) -> InputContainer:
+    try:
+        return av.open(url, timeout=OPEN_READ_TIMEOUT_S, options=options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = f"it is {suspicion}; name a video file" if suspicion else _reason(error)
+    raise SourceError(f"{named}: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong and what to try, without the words of the exception: they hold the address and its password."""
+    reasons: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (av.error.ConnectionRefusedError, "connection refused; check that it is switched on, and the port"),
+        ((av.error.ExitError, TimeoutError), f"no answer within {SILENCE_S:.0f} s; check address, power and network"),
+        (av.error.HTTPUnauthorizedError, "user or password refused (401); check both"),
+        (av.error.HTTPForbiddenError, "access refused (403); check the user's rights"),
+        (av.error.HTTPNotFoundError, "the host answers but has no such path (404); check the path"),
+        (av.error.InvalidDataError, "its content is no video that can be read: damaged, cut short or another format"),
+        (
+            av.error.ProtocolNotFoundError,
+            "it refers to another protocol than its own, which is refused; name it direct",
+        ),
+    )
+    for kind, words in reasons:
+        if isinstance(error, kind):
+            return words
+    if getattr(error, "errno", None) == errno.EIO:
+        return "the host's name is not known, or it sends nothing; check the spelling and the network"
+    return f"{getattr(error, 'strerror', None) or type(error).__name__}; check the address and that it plays elsewhere"
+
+
+def _is_text(head: bytes) -> bool:
+    return b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
+
+
+def _pictures(container: InputContainer, named: str) -> VideoStream:
+    if not container.streams.video:
+        container.close()
+        raise SourceError(f"{named} holds no pictures (sound only?); name another file or stream")
+    return container.streams.video[0]
+
+
+def _rate(stream: VideoStream) -> float | None:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else None
+
+
+def _packets(
+    container: InputContainer, stream: VideoStream, named: str, tally: Tally
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(monotonic ns at which its packet came, picture); damaged pictures are counted and left out."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            reason = _reason(error)
+            break
+        if packet is None:
+            return
+        arrived_ns = time.monotonic_ns()
+        try:
+            pictures = packet.decode()
+        except av.error.FFmpegError:
+            tally.corrupt += 1
+            continue
+        for picture in pictures:
+            if picture.is_corrupt:
+                tally.corrupt += 1
+            else:
+                yield arrived_ns, picture
+    raise SourceError(f"{named} was lost: {reason}")
+
+
+def _stream_frames(
+    container: InputContainer, stream: VideoStream, named: str, mirror: bool, tally: Tally
+) -> Iterator[Frame]:
+    stream.codec_context.flags |= Flags.low_delay
+    for index, (arrived_ns, picture) in enumerate(_packets(container, stream, named, tally)):
+        yield Frame(index, arrived_ns, _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror))
+    raise SourceError(f"{named} was lost: the sender closed it; check that it still runs")
+
+
+def _video_frames(
+    container: InputContainer, stream: VideoStream, named: str, mirror: bool, tally: Tally
+) -> Iterator[Frame]:
+    """Frames at media time. A picture without a time, or with one not after its forerunner's, follows by 1/fps."""
+    step_ns = round(SECOND_NS / (_rate(stream) or 30.0))
+    media_ns = -step_ns
+    for index, (_, picture) in enumerate(_packets(container, stream, named, tally)):
+        told_ns = None if picture.time is None else round(picture.time * SECOND_NS)
+        media_ns = told_ns if told_ns is not None and (index == 0 or told_ns > media_ns) else media_ns + step_ns
+        yield Frame(index, media_ns, _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror))
+
+
+def _upright(image: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:
+    """Turned counter-clockwise by rotation degrees (quarter turns) as the file asks, and mirrored where wanted."""
+    turns = round(rotation / 90) % 4
+    if turns:
+        image = np.ascontiguousarray(np.rot90(image, turns))
+    return cv2.flip(image, 1) if mirror else image
+
+
+def open_images(folder: Path, *, fps: float = 30.0, mirror: bool = False) -> Opened:
+    """A folder of pictures in natural order of name (2 before 10), fps a second. SourceError where it has none."""
+    named = f"folder {folder}"
+    try:
+        paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES), key=_natural)
+    except OSError as error:
+        raise SourceError(f"{named}: {error.strerror}; check its permissions") from error
+    if not paths:
+        raise SourceError(f"{named} holds no pictures ({' '.join(PICTURES)}); name a folder that does, or a video file")
+    tally = Tally()
+    first, frames = after_first(
+        _image_frames(paths, fps, mirror, tally),
+        f"{named}: none of its {len(paths)} pictures can be read; check that they are complete",
+    )
+    assert first.image is not None
+    height, width = first.image.shape[:2]
+    info = SourceInfo(topic_id(folder.resolve().name), "images", width, height, fps)
+    return Opened(info, frames, lambda: None, tally)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", path.name)]
+
+
+def _image_frames(paths: list[Path], fps: float, mirror: bool, tally: Tally) -> Iterator[Frame]:
+    cv2.setLogLevel(0)
+    for index, path in enumerate(paths):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned upright by its EXIF mark
+        if image is None:
+            if not tally.corrupt:
+                log.warning("picture %s cannot be read; it and others like it are left out", path)
+            tally.corrupt += 1
+            continue
+        yield Frame(index, round(index / fps * SECOND_NS), _upright(image, 0, mirror))

@@ -1,0 +1,300 @@
+"""How frames travel from a source to the line: a capture thread, one slot where the newest frame wins, and pacing.
+
+A reader is a generator of `Frame`; it knows nothing of threads. Three ways of playing it:
+live      a camera: captured_ns is the monotonic clock at the grab, one slot, the newest frame wins;
+paced     a file at live pace: each frame is due at start + media time, one slot, the newest frame wins;
+every     a file as fast as it is consumed: every frame, read a few ahead.
+A file's reader gives media time in captured_ns, from any zero; what comes out is start + media time.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from realtime.errors import SourceError
+from realtime.schema import SECOND_NS, Frame
+
+BREATH_S = 0.2  # the longest that the line waits before it is told that nothing new came
+SILENCE_S = 3.0  # a camera that gives no frame for so long is lost
+FIRST_FRAME_S = 10.0  # a camera may take longer to give its first one
+LATE_NS = SECOND_NS // 2  # a paced file that is read too slowly is put back on time when so late
+AHEAD = 4  # frames read ahead of a consumer that wants every one: 25 MB at 1080p
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a source before its first frame.
+
+    id: letters, digits, - and _, for topics. kind: camera, video, images, stream, poses or synthetic.
+    width, height: pixels as delivered (rotation applied), None for skeletons and where unknown; fps: nominal.
+    live: its frames cannot wait. layout: the name of the poses' layout, None for pictures.
+    """
+
+    id: str
+    kind: str
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    live: bool = False
+    layout: str | None = None
+
+
+class Source(Protocol):
+    """Frames in order, or None when nothing new came within 0.2 s; ends at the end of a file, SourceError when lost."""
+
+    info: SourceInfo
+
+    @property
+    def dropped(self) -> int:
+        """Frames overwritten unread."""
+
+    @property
+    def refused(self) -> int:
+        """Joints that were not finite, and malformed lines."""
+
+    @property
+    def corrupt(self) -> int:
+        """Pictures that did not decode, or came out marked as damaged; none of them is delivered."""
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        """Itself; iterate it in one thread."""
+
+    def close(self) -> None:
+        """Frees the device or file; a second call does nothing."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a source has lost so far; a reader counts into the same tally as its feed."""
+
+    dropped: int = 0
+    refused: int = 0
+    corrupt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open source, not yet playing. release frees what it holds, whether frames was begun or not, and twice too."""
+
+    info: SourceInfo
+    frames: Iterator[Frame]
+    release: Callable[[], None]
+    tally: Tally
+
+
+class Feed:
+    """Plays an opened source through a capture thread, which starts at the first frame asked for."""
+
+    def __init__(
+        self, opened: Opened, play: Literal["live", "paced", "every"], silence_s: float | None = SILENCE_S
+    ) -> None:
+        """silence_s: how long a live source may be silent before it is lost; None: for ever."""
+        self.info = opened.info
+        self._opened = opened
+        self._tally = opened.tally
+        self._play = play
+        self._silence_s = silence_s if play == "live" else None
+        self._queue: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._ended = False
+        self._error: Exception | None = None
+        self._last_s = 0.0  # when the last frame came in
+        self._began = False  # whether any did
+        self._thread: threading.Thread | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Frames overwritten unread."""
+        return self._tally.dropped
+
+    @property
+    def refused(self) -> int:
+        """Joints that were not finite, and malformed lines."""
+        return self._tally.refused
+
+    @property
+    def corrupt(self) -> int:
+        """Pictures that did not decode, or came out marked as damaged; none of them is delivered."""
+        return self._tally.corrupt
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        return self
+
+    def __next__(self) -> Frame | None:
+        """The next frame, None after 0.2 s without one; StopIteration at the end, SourceError when lost."""
+        if self._thread is None:
+            self._last_s = time.monotonic()
+            self._thread = threading.Thread(target=self._run, name=f"capture-{self.info.id}", daemon=True)
+            self._thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._ended, BREATH_S)
+            if self._queue:
+                frame = self._queue.popleft()
+                self._changed.notify_all()
+                return frame
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopIteration
+            self._check_silence()
+            return None
+
+    def close(self) -> None:
+        """Stops the thread and frees the device or file; a second call does nothing."""
+        self._closing.set()
+        with self._changed:
+            self._ended = True
+            self._queue.clear()
+            self._changed.notify_all()
+        if self._thread is None:
+            self._opened.release()
+        else:
+            # A driver that hangs in a read cannot be woken: the thread is a daemon and is left behind.
+            self._thread.join(timeout=1.0)
+
+    def _check_silence(self) -> None:
+        if self._silence_s is None:
+            return
+        allowed = self._silence_s if self._began else max(self._silence_s, FIRST_FRAME_S)
+        silent = time.monotonic() - self._last_s
+        if silent > allowed:
+            raise SourceError(
+                f"{self.info.kind} {self.info.id}: no frame for {silent:.1f} s; check its cable, power and network"
+            )
+
+    def _run(self) -> None:
+        """The capture thread: what goes wrong in it is raised where the frames are consumed."""
+        error: Exception | None = None
+        try:
+            for frame in self._opened.frames if self._play == "live" else self._on_time():
+                if not self._put(frame):
+                    break
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is raised again in the consumer's thread
+            error = caught
+        finally:
+            self._opened.release()
+            with self._changed:
+                self._error, self._ended = error, True
+                self._changed.notify_all()
+
+    def _on_time(self) -> Iterator[Frame]:
+        """Media time becomes start + media time; a paced file waits until each frame is due."""
+        start_ns: int | None = None
+        for frame in self._opened.frames:
+            now_ns = time.monotonic_ns()
+            if start_ns is None:
+                start_ns = now_ns - frame.captured_ns
+            due_ns = start_ns + frame.captured_ns
+            if self._play == "paced":
+                if due_ns > now_ns:
+                    self._closing.wait((due_ns - now_ns) / SECOND_NS)
+                elif now_ns - due_ns > LATE_NS:
+                    # Reading is slower than real time: a gap now keeps the age of later frames bounded.
+                    log.warning("%s: read %.1f s too late; playing on from now", self.info.id, (now_ns - due_ns) / 1e9)
+                    start_ns += now_ns - due_ns
+            yield shifted(frame, start_ns)
+
+    def _put(self, frame: Frame) -> bool:
+        """Hands a frame over; False when the feed is being closed."""
+        with self._changed:
+            if self._play == "every":
+                self._changed.wait_for(lambda: len(self._queue) < AHEAD or self._closing.is_set())
+            elif self._queue:
+                self._queue.clear()
+                self._tally.dropped += 1
+            if self._closing.is_set():
+                return False
+            self._queue.append(frame)
+            self._last_s, self._began = time.monotonic(), True
+            self._changed.notify_all()
+            return True
+
+
+class Replay:
+    """Plays skeletons as fast as they are consumed, in the consumer's thread: a hand-over costs more than reading."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.info = opened.info
+        self._opened = opened
+        self._start_ns: int | None = None
+
+    dropped = 0
+
+    @property
+    def refused(self) -> int:
+        """Joints that were not finite, and malformed lines."""
+        return self._opened.tally.refused
+
+    @property
+    def corrupt(self) -> int:
+        """Skeletons have no pictures."""
+        return self._opened.tally.corrupt
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        return self
+
+    def __next__(self) -> Frame | None:
+        """The next frame at start + media time; never None."""
+        frame = next(self._opened.frames)
+        if self._start_ns is None:
+            self._start_ns = time.monotonic_ns() - frame.captured_ns
+        return shifted(frame, self._start_ns)
+
+    def close(self) -> None:
+        """Frees the file; a second call does nothing."""
+        self._opened.release()
+
+
+def shifted(frame: Frame, by_ns: int) -> Frame:
+    """The frame and its poses at a later capture time."""
+    captured_ns = frame.captured_ns + by_ns
+    poses = frame.poses
+    if poses:
+        poses = tuple(replace(pose, captured_ns=captured_ns) for pose in poses)
+    return replace(frame, captured_ns=captured_ns, poses=poses)
+
+
+def after_first(frames: Iterator[Frame], nothing: str) -> tuple[Frame, Iterator[Frame]]:
+    """The first frame, read now so that a bad file is refused on opening, and all frames with it in front.
+
+    SourceError with the sentence `nothing` where there is none.
+    """
+    first = next(frames, None)
+    if first is None:
+        raise SourceError(nothing)
+    return first, _with(first, frames)
+
+
+def _with(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest
+
+
+def redacted(spec: str) -> str:
+    """An address without user, password and query: rtsp://***@host/path. Anything else as it is.
+
+    Passwords may hold @, / and ?, so all up to the last @ goes.
+    """
+    scheme, mark, rest = spec.partition("://")
+    if not mark:
+        return spec
+    _, at, host = rest.rpartition("@")
+    bare, question, _ = host.partition("?")
+    return f"{scheme}://{'***@' if at else ''}{bare}{'?***' if question else ''}"
+
+
+def topic_id(text: str) -> str:
+    """Letters, digits, - and _ only, at most 40, never empty; an address gives its host and port."""
+    if "://" in text:
+        text = re.split(r"[/?]", redacted(text).partition("://")[2].replace("***@", ""))[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or "source"
