@@ -19,11 +19,11 @@ def _script(rng: np.random.Generator) -> list[tuple[str, float]]:
     script: list[tuple[str, float]] = [(REST, float(rng.uniform(2, 5)))]
     for action in (*rng.permutation(ACTIONS), "chair"):
         if action == "chair":
-            script += [("sit_down", float(rng.uniform(1.8, 3.0))), (REST, float(rng.uniform(2, 7)))]
-            script += [("stand_up", float(rng.uniform(1.8, 3.0)))]
+            script += [("sit_down", float(rng.uniform(2.2, 3.2))), (REST, float(rng.uniform(2, 7)))]
+            script += [("stand_up", float(rng.uniform(2.2, 3.2)))]
         else:
             long = action in ("walk", "jog")
-            script.append((str(action), float(rng.uniform(4, 8) if long else rng.uniform(1.6, 4.0))))
+            script.append((str(action), float(rng.uniform(4, 8) if long else rng.uniform(2.2, 4.2))))
         script.append((REST, float(rng.uniform(1.5, 4.0))))
     return script
 

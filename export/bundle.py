@@ -1,0 +1,168 @@
+"""Makes a bundle for the device from trained runs: python -m export.bundle --help."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from torch import Tensor, nn
+
+from export.graph import to_onnx
+from realtime.bundle import load_bundle, write_bundle
+from realtime.engine import open_engine
+from realtime.errors import BundleError, LineError
+from realtime.features import NORMALISATION, features
+from realtime.resample import offline_windows
+from realtime.skeleton import LAYOUTS, convert
+from train.checkpoint import load_network
+from train.synthesis import synthetic_recordings
+from train.vocabulary import ACTIONS, NOTHING
+
+REFERENCE_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make a bundle: the folder that the runtime takes (model.onnx, bundle.json, reference.npz, MODEL_CARD.md).
+
+    Several runs of the same shape become one model that averages their logits.
+
+    Examples:
+      python -m export.bundle runs/first --out bundles/first
+      python -m export.bundle runs/a runs/b --name pooled-2 --card card.md --out bundles/pooled-2
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders of train.fit."""
+    out: Path
+    """The bundle's folder."""
+    name: str = "pooled"
+    """The bundle's name."""
+    card: Path | None = None
+    """Model card in Markdown; a bare one is written where not given."""
+    on: float = 0.5
+    """Smoothed probability at which an action starts."""
+    off: float = 0.3
+    """Smoothed probability below which it ends."""
+    min_on_s: float = 0.3
+    """How long it must lead before it starts."""
+    min_off_s: float = 0.4
+    """How long it must be below `off` before it ends."""
+    stride: int = 4
+    """Rows between two windows."""
+    smoothing_s: float = 0.3
+    """Time constant of the decoder's exponential mean."""
+    temperature: float = 1.0
+    """Divides the logits before the softmax."""
+    replace: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an existing bundle."""
+
+
+class Mean(nn.Module):
+    """Several networks as one: the mean of their logits, their embeddings side by side at unit length."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, T, V)
+        logits, embeddings = zip(*(network(x) for network in self.networks), strict=True)
+        return torch.stack(logits).mean(dim=0), nn.functional.normalize(torch.cat(embeddings, dim=1), dim=1)
+
+
+def load_runs(runs: tuple[Path, ...]) -> tuple[nn.Module, dict[str, Any], list[dict[str, Any]]]:
+    """The network of one run or the mean of several, their common `model` entry, and each run's config."""
+    loaded = [load_network(run / "last.safetensors" if run.is_dir() else run) for run in runs]
+    models = [content["model"] for _, content in loaded]
+    for key in ("layout", "channels", "classes", "streams", "window", "fps"):
+        if any(model[key] != models[0][key] for model in models):
+            raise BundleError(f"runs {', '.join(map(str, runs))} differ in {key}; only runs of one input and vocabulary go together")
+    networks = [network for network, _ in loaded]
+    network = networks[0] if len(networks) == 1 else Mean(networks)
+    return network.eval(), models[0], [content["config"] for _, content in loaded]
+
+
+def reference(network: nn.Module, model: dict[str, Any]) -> bytes:
+    """reference.npz: windows of generated people with the trained model's own answers."""
+    layout, windows = LAYOUTS[model["layout"]], []
+    for recording in synthetic_recordings(1, seed=20_000):
+        joints, confidence = convert(recording.joints[:, 0], recording.confidence[:, 0], recording.layout, layout)
+        windows.append(
+            offline_windows(recording.times_ns, joints, confidence, layout, model["window"], model["fps"], 20).joints
+        )
+    every = np.concatenate(windows)
+    chosen = every[np.linspace(0, len(every) - 1, REFERENCE_WINDOWS).astype(int)]
+    skeleton = features(chosen, np.ones(chosen.shape[:3], np.float32), tuple(model["streams"]))
+    with torch.inference_mode():
+        logits, embedding = (t.numpy() for t in network(torch.from_numpy(skeleton)))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, skeleton=skeleton, logits=logits, embedding=embedding)
+    return buffer.getvalue()
+
+
+def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The keys of bundle.json (see realtime.bundle)."""
+    trained = {k: configs[0][k] for k in ("epochs", "draws", "batch", "held_out", "widths", "seed")}
+    trained["data"] = [entry.partition(":")[0] for entry in configs[0]["data"]]
+    return {
+        "name": config.name,
+        "layout": model["layout"],
+        "joints": list(LAYOUTS[model["layout"]].joints),
+        "streams": model["streams"],
+        "channels": model["channels"],
+        "window": model["window"],
+        "fps": model["fps"],
+        "stride": config.stride,
+        "normalisation": NORMALISATION,
+        "actions": [
+            {
+                "id": action, "name": ACTIONS.get(action, action), "on": config.on, "off": config.off,
+                "min_on_s": config.min_on_s, "min_off_s": config.min_off_s,
+            }
+            for action in model["classes"] if action != NOTHING
+        ],
+        "classes": model["classes"],
+        "nothing": NOTHING,
+        "temperature": config.temperature,
+        "smoothing_s": config.smoothing_s,
+        "text": None,
+        "training": {**trained, "networks": len(configs)},
+    }  # fmt: skip
+
+
+def make_bundle(config: Config) -> Path:
+    """Exports, writes and proves the bundle; returns its folder."""
+    network, model, configs = load_runs(config.runs)
+    graph = to_onnx(network, model["channels"], model["window"], len(LAYOUTS[model["layout"]]))
+    card = config.card.read_bytes() if config.card else f"# {config.name}\n\nNo model card was given.\n".encode()
+    files = {"model.onnx": graph, "reference.npz": reference(network, model), "MODEL_CARD.md": card}
+    folder = write_bundle(config.out, bundle_spec(config, model, configs), files, replace=config.replace)
+    open_engine(load_bundle(folder))  # proves the graph against the trained model's own answers
+    return folder
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    console = Console(stderr=True, highlight=False)
+    config = tyro.cli(Config, prog="python -m export.bundle", description=Config.__doc__)
+    try:
+        folder = make_bundle(config)
+    except LineError as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    console.print(f"{folder}: {size / 1e6:.1f} MB, its graph gives the trained model's answers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

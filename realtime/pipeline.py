@@ -1,0 +1,78 @@
+"""The line: frame -> poses -> windows -> scores -> events, one straight step per frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from realtime.decoder import Decoder
+from realtime.schema import EndReason, Event, Frame, Pose, Scores, Window
+from realtime.window import WindowBuffer
+
+STAGES = ("pose", "window", "model", "decoder")
+
+
+class FindsPoses(Protocol):
+    """The pose stage: people in a frame."""
+
+    def find(self, frame: Frame) -> tuple[Pose, ...]: ...
+    def close(self) -> None: ...
+
+
+class ScoresWindows(Protocol):
+    """The engine: windows of several people in one batch."""
+
+    def score(self, windows: Sequence[Window]) -> list[Scores]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one frame brought about. stage_ns: time spent in each of STAGES. lost: tracks that ended."""
+
+    frame: Frame
+    poses: tuple[Pose, ...]
+    windows: list[Window]
+    scores: list[Scores]
+    events: list[Event]
+    lost: list[int]
+    stage_ns: tuple[int, int, int, int]
+
+
+class Pipeline:
+    """Finished stages, joined. Not thread-safe; one per source."""
+
+    def __init__(self, pose: FindsPoses, windows: WindowBuffer, engine: ScoresWindows, decoder: Decoder) -> None:
+        self._pose, self._windows, self._engine, self._decoder = pose, windows, engine, decoder
+
+    def step(self, frame: Frame) -> Step:
+        """Takes one frame through the whole line."""
+        begin = time.perf_counter_ns()
+        poses = self._pose.find(frame)
+        posed = time.perf_counter_ns()
+        windows = self._windows.push(frame.index, frame.captured_ns, poses)
+        lost = self._windows.lost()
+        windowed = time.perf_counter_ns()
+        scores = self._engine.score(windows) if windows else []
+        scored = time.perf_counter_ns()
+        events = [event for track in lost for event in self._decoder.close(frame.captured_ns, "track_lost", track)]
+        events += self._decoder.decide(scores)
+        decided = time.perf_counter_ns()
+        spent = (posed - begin, windowed - posed, scored - windowed, decided - scored)
+        return Step(frame, poses, windows, scores, events, lost, spent)
+
+    @property
+    def open_events(self) -> tuple[Event, ...]:
+        """Events that have started and not ended."""
+        return self._decoder.open
+
+    @property
+    def refused(self) -> int:
+        """Joints and poses turned away by the window stage."""
+        return self._windows.refused + self._windows.late + self._windows.crowded
+
+    def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
+        """Ends every open event and frees the pose stage."""
+        self._pose.close()
+        return self._decoder.close(captured_ns, reason)

@@ -1,0 +1,178 @@
+"""What the line tells: events, status, heartbeats, poses and scores; to the bus, a file and a recording."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from realtime.bundle import Bundle
+from realtime.bus import Numbers, Publisher
+from realtime.clock import Clock
+from realtime.errors import LineError, UsageError
+from realtime.feed import SourceInfo
+from realtime.messages import (
+    Action, ActionEvent, AnyMessage, Heartbeat, Latency, Model, OpenEvent, Percentiles, Source, Status, encode,
+)  # fmt: skip
+from realtime.meter import Reading
+from realtime.pipeline import Step
+from realtime.recording import RecordingWriter
+from realtime.schema import Event, Pose, Window
+from realtime.skeleton import KINECT_V2_25, LAYOUTS
+from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where to tell. publish: bus address, None for no bus; events: JSON lines; record: an MCAP file of skeletons.
+
+    poses, scores: also publish every frame's poses, every window's probabilities.
+    """
+
+    publish: str | None = None
+    events: Path | None = None
+    record: Path | None = None
+    poses: bool = False
+    scores: bool = False
+
+
+class Reporter:
+    """Turns what the line decides into messages and sends them. Close it to finish its files."""
+
+    def __init__(self, outputs: Outputs, bundle: Bundle, backend: str, info: SourceInfo) -> None:
+        self._outputs, self._info, self._classes = outputs, info, bundle.classes
+        self._fps = bundle.fps
+        self._clock = Clock.now()
+        self._numbers = Numbers()
+        self._source = Source(id=info.id, kind=info.kind, width=info.width, height=info.height, fps=info.fps)
+        self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
+        sha256 = bundle.files["model.onnx"][0]
+        self._model = Model(
+            name=bundle.name, sha256=sha256, backend=backend, window=bundle.window, stride=bundle.stride
+        )
+        self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
+        self._windows: dict[int, Window] = {}
+        self._stack = ExitStack()
+        with ExitStack() as opening:  # what was opened before one fails is closed again
+            self._bus = opening.enter_context(Publisher(outputs.publish)) if outputs.publish else None
+            self._events = opening.enter_context(_appending(outputs.events)) if outputs.events else None
+            self._recording = opening.enter_context(RecordingWriter(outputs.record)) if outputs.record else None
+            self._stack = opening.pop_all()
+
+    @property
+    def address(self) -> str | None:
+        """Where subscribers connect."""
+        return self._bus.address if self._bus else None
+
+    def wait_for_subscriber(self, timeout_s: float) -> None:
+        """Waits until somebody subscribed; UsageError where nobody comes."""
+        if self._bus is not None and not self._bus.wait_for_subscriber(timeout_s):
+            raise UsageError(f"no subscriber came to {self.address} within {timeout_s:g} s; start it, then run again")
+
+    def step(self, step: Step) -> list[ActionEvent]:
+        """Tells what one frame brought about; returns the events told."""
+        frame = step.frame
+        for pose in step.poses:
+            self._people[pose.track] = (pose, self._people.get(pose.track, (pose, frame.captured_ns))[1])
+        for window in step.windows:
+            self._windows[window.track] = window
+        if self._recording is not None or self._outputs.poses:
+            self._tell_poses(step)
+        if self._outputs.scores:
+            for scores in step.scores:
+                self._publish(
+                    scores_message(
+                        scores, classes=self._classes, session=self._numbers.session,
+                        seq=self._numbers.take("scores"), source=self._info.id, clock=self._clock,
+                    )
+                )  # fmt: skip
+        pose_ns, _, model_ns, _ = step.stage_ns
+        latency = Latency(
+            capture_to_publish=max(0, time.monotonic_ns() - frame.captured_ns) / 1e6 if self._info.live else None,
+            pose=pose_ns / 1e6,
+            model=model_ns / 1e6,
+        )
+        told = [self._tell(event, latency) for event in step.events]
+        for track in step.lost:
+            self._people.pop(track, None)
+            self._windows.pop(track, None)
+            self.status("window_reset", frame.captured_ns, "the person was not seen for more than 0.5 s", track)
+        return told
+
+    def events(self, events: Sequence[Event]) -> list[ActionEvent]:
+        """Tells events that no frame decided: the ends at closing."""
+        return [self._tell(event, Latency()) for event in events]
+
+    def status(self, state: str, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
+        """Tells a change of the source's state."""
+        self._publish(
+            Status(
+                session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
+                time=moment(captured_ns, self._clock), state=state, reason=reason, track=track,  # type: ignore[arg-type]
+            )
+        )  # fmt: skip
+
+    def heartbeat(self, reading: Reading, drops: int, refused: int, open_events: Sequence[Event], persons: int) -> None:
+        """Tells that the line is alive, and how fast."""
+        self._publish(
+            Heartbeat(
+                session=self._numbers.session, seq=self._numbers.take("heartbeat"), source=self._info.id,
+                time=moment(time.monotonic_ns(), self._clock), fps=round(reading.fps, 2),
+                frame_age_ms=_percentiles(reading.frame_age_ms) if reading.frame_age_ms else None,
+                drops=drops, refused=refused,
+                stage_ms={name: _percentiles(pair) for name, pair in reading.stage_ms.items()},
+                open_events=tuple(OpenEvent(id=e.id, track=e.track, action=e.action) for e in open_events),
+                persons=persons, next_seq=self._numbers.next,
+            )
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Lets the last messages leave and finishes the files."""
+        self._stack.close()
+
+    def _tell_poses(self, step: Step) -> None:
+        layout = step.poses[0].layout if step.poses else LAYOUTS[self._info.layout or KINECT_V2_25.name]
+        message = pose_message(
+            step.poses, frame=step.frame.index, captured_ns=step.frame.captured_ns, layout=layout,
+            session=self._numbers.session, seq=self._numbers.take("pose"), source=self._info.id, clock=self._clock,
+        )  # fmt: skip
+        if self._recording is not None:
+            self._guarded(lambda: self._recording.write(message), self._outputs.record)  # type: ignore[union-attr]
+        if self._outputs.poses:
+            self._publish(message)
+
+    def _tell(self, event: Event, latency: Latency) -> ActionEvent:
+        seen, window = self._people.get(event.track), self._windows.get(event.track)
+        message = action_event(
+            event, session=self._numbers.session, seq=self._numbers.take("action"), source=self._source,
+            action=self._actions[event.action], model=self._model, clock=self._clock, latency=latency,
+            track=track_of(seen[0], (event.decided_ns - seen[1]) / 1e9) if seen else None,
+            window=span_of(window, self._clock, self._fps) if window else None,
+        )  # fmt: skip
+        payload = self._publish(message)
+        if self._events is not None:
+            self._guarded(lambda: self._events.write(payload + b"\n"), self._outputs.events)  # type: ignore[union-attr]
+        return message
+
+    def _publish(self, message: AnyMessage) -> bytes:
+        return self._bus.publish(message) if self._bus is not None else encode(message)
+
+    def _guarded(self, write: object, path: Path | None) -> None:
+        try:
+            write()  # type: ignore[operator]
+        except OSError as error:
+            raise LineError(f"cannot write {path}: {error.strerror}; free some space or name another file") from error
+
+
+def _percentiles(pair: tuple[float, float]) -> Percentiles:
+    return Percentiles(p50=round(pair[0], 3), p95=round(pair[1], 3))
+
+
+def _appending(path: Path):  # noqa: ANN202
+    """An unbuffered file that events are added to; each line is whole or absent. UsageError where it cannot be."""
+    try:
+        return path.open("ab", buffering=0)
+    except OSError as error:
+        raise UsageError(f"cannot write events to {path}: {error.strerror}; name a file that can be written") from error

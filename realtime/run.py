@@ -1,0 +1,263 @@
+"""The line as a program: python -m realtime.run --camera 0
+
+One loop: frame -> poses -> windows -> scores -> events, and what it decides is told at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from realtime.bundle import Bundle, default_bundle, load_bundle
+from realtime.bus import DEFAULT_ADDRESS
+from realtime.decoder import ActionRule, Decoder
+from realtime.engine import Engine, open_engine
+from realtime.errors import LineError, SourceError, UsageError
+from realtime.messages import ActionEvent
+from realtime.meter import Meter
+from realtime.pipeline import Pipeline, Step
+from realtime.pose import MediaPipePose, PassThrough, PoseStage
+from realtime.report import Outputs, Reporter
+from realtime.schema import SECOND_NS, EndReason
+from realtime.source import Source, open_source
+from realtime.terminal import Terminal
+from realtime.window import WindowBuffer
+
+EXAMPLES = """examples:
+  python -m realtime.run --camera 0                                a camera, events on tcp://127.0.0.1:5556
+  python -m realtime.run --source video.mp4 --fast --events out.jsonl
+                                                                   every frame of a file, events also as JSON lines
+  python -m realtime.run --source rtsp://HOST/stream --headless    a network camera on a machine with no screen
+  python -m realtime.run --camera 0 --record today.mcap            keep the skeletons (never the pictures)
+  python -m realtime.run --source today.mcap --fast --pub none --events again.jsonl
+                                                                   decide again on kept skeletons
+  python -m realtime.run --source synthetic --duration 30          a generated person; needs no camera
+  python -m realtime.tail                                          in another terminal: print the events
+
+exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle refused, 4 source cannot be opened or was lost,
+  5 address in use, 6 GPU demanded but not there, 130 interrupted (Ctrl-C); SIGTERM closes open events and gives 0
+"""
+
+
+@dataclass(frozen=True)
+class InputFlags:
+    """Where frames come from."""
+
+    source: Annotated[str, tyro.conf.arg(aliases=("--camera",), metavar="SOURCE")] = "0"
+    """Camera index, /dev/videoN, video file, folder of pictures, rtsp:// or http:// stream, skeletons (.mcap .jsonl
+    .npz, NTU .skeleton, NW-UCLA .json), - for pose messages on standard input, or synthetic."""
+    mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The camera gives mirrored pictures (a selfie preview): turn them back, so that left is left."""
+    fast: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Files: every frame, as fast as possible. Otherwise live pace, and the newest frame wins."""
+    duration: float | None = None
+    """Stop after so many seconds of the source's own time. Default: never."""
+    seed: int | None = None
+    """Of the source synthetic: the same seed, the same person."""
+
+
+@dataclass(frozen=True)
+class RecognitionFlags:
+    """How people and actions are recognised."""
+
+    bundle: Path | None = None
+    """Folder of the model. Default: the one that ships."""
+    pose: Literal["mediapipe"] = "mediapipe"
+    """What finds skeletons in pictures."""
+    persons: int = 1
+    """People to follow, at least 1. MediaPipe follows one; skeleton sources bring as many as they have."""
+    backend: Literal["auto", "ort", "trt"] = "auto"
+    """What runs the model: ONNX Runtime on the CPU (ort); trt is refused with exit code 6 in this version."""
+    threads: int = 1
+    """CPU threads of the model."""
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is told, and where."""
+
+    pub: str = DEFAULT_ADDRESS
+    """ZeroMQ address to publish on (this machine only), or none."""
+    events: Path | None = None
+    """Also append events to this file, one JSON message a line."""
+    record: Path | None = None
+    """Record every frame's skeletons to this MCAP file (no pictures)."""
+    publish_poses: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also publish every frame's skeletons (topic pose.)."""
+    publish_scores: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also publish every window's probabilities (topic scores.)."""
+    wait_subscriber: float | None = None
+    """Wait up to so many seconds for a subscriber before the first frame. Default: do not wait."""
+    show: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Open a window with skeleton, label and history. Needs a display."""
+    headless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """No window even where --show is given, as it is by itself where there is no display."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print errors only."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Recognise human actions, live, and publish them as events over ZeroMQ."""
+
+    input: Annotated[InputFlags, tyro.conf.arg(name="")]
+    recognition: Annotated[RecognitionFlags, tyro.conf.arg(name="")]
+    output: Annotated[OutputFlags, tyro.conf.arg(name="")]
+
+
+class Stop:
+    """What ends the loop from outside: Ctrl-C and SIGTERM. A second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.code is not None:
+            raise KeyboardInterrupt
+        self.code = 130
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self.code = 0
+
+
+class Line:
+    """A source, the pipeline and its reporter, run as one loop."""
+
+    def __init__(self, source: Source, pipeline: Pipeline, reporter: Reporter, terminal: Terminal, stop: Stop) -> None:
+        self._source, self._pipeline, self._reporter = source, pipeline, reporter
+        self._terminal, self._stop = terminal, stop
+        self._meter = Meter()
+        self._persons: tuple[int, int] = (0, 0)
+        self._now_ns = time.monotonic_ns()
+
+    def run(self, duration_s: float | None, fast: bool) -> int:
+        """Runs to the end of the source or of the time, or until stopped; returns the exit code."""
+        begun, reason, code = None, "source_lost", 0
+        self._reporter.status("online", self._now_ns)
+        try:
+            for frame in self._source:
+                if frame is not None:
+                    begun = begun or frame.captured_ns
+                    if duration_s is not None and frame.captured_ns - begun >= duration_s * SECOND_NS:
+                        reason = "shutdown"
+                        break
+                    self._take(self._pipeline.step(frame))
+                self._beat(not fast)
+                if self._stop.code is not None or self._terminal.closed:
+                    reason, code = "shutdown", self._stop.code or 0
+                    break
+            self._finish(reason, "ended", None)
+        except SourceError as error:
+            self._finish("source_lost", "offline", str(error))
+            raise
+        except BaseException:
+            self._finish("shutdown", "offline", "internal error")
+            raise
+        return code
+
+    def _take(self, step: Step) -> None:
+        decided = time.perf_counter_ns()
+        told = self._reporter.step(step)
+        self._now_ns = step.frame.captured_ns
+        self._persons = (len(step.poses), step.frame.index)
+        spent = time.perf_counter_ns() - decided
+        self._meter.add(step.stage_ns, spent, time.monotonic_ns() - step.frame.captured_ns)
+        self._terminal.show(step, told, self._meter.fps)
+
+    def _beat(self, paced: bool) -> None:
+        """Once a second, frames or not: the heartbeat."""
+        if self._meter.seconds < 1.0:
+            return
+        reading = self._meter.read(paced)
+        refused = self._source.refused + self._source.corrupt + self._pipeline.refused
+        persons = self._persons[0] if reading.fps else 0
+        self._reporter.heartbeat(reading, self._source.dropped, refused, self._pipeline.open_events, persons)
+        self._terminal.beat(reading, self._source.dropped, refused, persons)
+
+    def _finish(self, reason: EndReason, state: str, why: str | None) -> None:
+        """Ends every open event, tells the last state and frees everything; also after an error."""
+        events = self._pipeline.close(self._now_ns, reason)
+        self._terminal.events(self._reporter.events(events))
+        self._reporter.status(state, self._now_ns, why)
+        self._terminal.close()
+
+
+def make_decoder(bundle: Bundle) -> Decoder:
+    """The decoder that a bundle's thresholds describe."""
+    rules = [ActionRule(a.id, a.on, a.off, a.min_on_s, a.min_off_s) for a in bundle.actions]
+    return Decoder(bundle.classes, bundle.nothing, rules, bundle.smoothing_s)
+
+
+def make_pipeline(pose: PoseStage, bundle: Bundle, engine: Engine, persons: int) -> Pipeline:
+    """The stages of a line, joined."""
+    windows = WindowBuffer(bundle.layout, bundle.window, bundle.fps, bundle.stride, max_tracks=persons)
+    return Pipeline(pose, windows, engine, make_decoder(bundle))
+
+
+def run(config: Config, console: Console) -> int:
+    """Puts the line together and runs it; LineError says what is wrong."""
+    _check(config)
+    stop = Stop()
+    bundle = load_bundle(config.recognition.bundle or default_bundle())
+    engine = open_engine(bundle, config.recognition.backend, config.recognition.threads)
+    outputs = config.output
+    address = None if outputs.pub == "none" else outputs.pub
+    source = open_source(
+        config.input.source, fast=config.input.fast, mirror=config.input.mirror, seed=config.input.seed
+    )
+    try:
+        to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+        reporter = Reporter(to, bundle, engine.backend, source.info)
+        try:
+            skeletons = source.info.layout is not None
+            pose: PoseStage = PassThrough() if skeletons else MediaPipePose()
+            persons = max(config.recognition.persons, 8 if skeletons else 1)
+            terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
+            terminal.opening(reporter.address, engine.backend)
+            if outputs.wait_subscriber:
+                reporter.wait_for_subscriber(outputs.wait_subscriber)
+            line = Line(source, make_pipeline(pose, bundle, engine, persons), reporter, terminal, stop)
+            return line.run(config.input.duration, config.input.fast)
+        finally:
+            reporter.close()
+    finally:
+        source.close()
+
+
+def _check(config: Config) -> None:
+    for name, value in (("duration", config.input.duration), ("wait-subscriber", config.output.wait_subscriber)):
+        if value is not None and not 0 < value < 1e9:
+            raise UsageError(f"--{name} must be above 0 seconds, got {value}")
+    if config.recognition.persons < 1:
+        raise UsageError(f"--persons must be at least 1, got {config.recognition.persons}")
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    console = Console(stderr=True, highlight=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    config = tyro.cli(
+        tyro.conf.OmitArgPrefixes[Config], prog="python -m realtime.run", description=Config.__doc__ + "\n\n" + EXAMPLES
+    )
+    try:
+        return run(config, console)
+    except LineError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What a person at the terminal sees: a line per event, a live status line, and the picture where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.status import Status
+
+from realtime.bundle import Bundle
+from realtime.feed import SourceInfo
+from realtime.messages import ActionEvent
+from realtime.meter import Reading
+from realtime.pipeline import Step
+
+
+class Terminal:
+    """Prints to standard error, so standard output stays free. `closed` turns true when the window is closed."""
+
+    def __init__(self, console: Console, bundle: Bundle, info: SourceInfo, quiet: bool, show: bool) -> None:
+        self.closed = False
+        self._console, self._bundle, self._info, self._quiet = console, bundle, info, quiet
+        self._begun_ns: int | None = None
+        self._open: dict[str, str] = {}
+        self._spinner: Status | None = None
+        self._window = None
+        if show:
+            from realtime.show import Window, has_display  # here: without --show no drawing is loaded
+
+            if has_display():
+                self._window = Window(bundle, info.id)
+            else:
+                self._say("no display: going on without a window (--headless says the same)")
+
+    def opening(self, address: str | None, backend: str) -> None:
+        """Says what was opened, and where the events are."""
+        size = f" {self._info.width}x{self._info.height}" if self._info.width else ""
+        self._say(
+            f"source {self._info.id} ({self._info.kind}{size}), model {self._bundle.name} on {backend}, "
+            f"{len(self._bundle.actions)} actions, events on {address or 'no bus'}"
+        )
+
+    def show(self, step: Step, told: Sequence[ActionEvent], fps: float) -> None:
+        """After each frame."""
+        if self._begun_ns is None:
+            self._begun_ns = step.frame.captured_ns
+        self.events(told)
+        if self._window is not None:
+            self.closed = not self._window.draw(step, fps)
+
+    def events(self, told: Sequence[ActionEvent]) -> None:
+        """A line for each start and end."""
+        for event in told:
+            if event.phase == "start":
+                self._open[event.id] = event.action.name
+            elif event.phase == "end":
+                self._open.pop(event.id, None)
+            if event.phase != "update":
+                self._say(self._line(event))
+
+    def beat(self, reading: Reading, drops: int, refused: int, persons: int) -> None:
+        """Once a second: the status line, on a terminal only."""
+        if self._quiet or not self._console.is_terminal:
+            return
+        age = f", frame age p95 {reading.frame_age_ms[1]:.0f} ms" if reading.frame_age_ms else ""
+        lost = f", {drops} dropped" if drops else ""
+        lost += f", {refused} refused" if refused else ""
+        now = ", ".join(self._open.values()) or "nothing"
+        line = f"{reading.fps:.1f} fps{age}{lost}, {persons} in view: {now}"
+        if self._spinner is None:
+            self._spinner = self._console.status(line)
+            self._spinner.start()
+        self._spinner.update(line)
+
+    def close(self) -> None:
+        """Takes the status line and the window away."""
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+        if self._window is not None:
+            self._window.close()
+
+    def _line(self, event: ActionEvent) -> str:
+        begun_ns = self._begun_ns or event.time.onset_mono_ns
+        at = max(0.0, (event.time.decided_mono_ns - begun_ns) / 1e9)
+        text = f"{at:7.2f} s  person {event.track.id}  {event.phase:5}  {event.action.name}  {event.score.value:.2f}"
+        if event.phase == "end":
+            lasted = ((event.time.offset_mono_ns or event.time.decided_mono_ns) - event.time.onset_mono_ns) / 1e9
+            text += f"  after {lasted:.1f} s ({event.end_reason})"
+        return text
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+
