@@ -36,7 +36,7 @@ class SourceInfo:
 
     id: letters, digits, - and _, for topics. kind: camera, video, images, stream, poses or synthetic.
     width, height: pixels as delivered (rotation applied), None for skeletons and where unknown; fps: nominal.
-    live: its frames cannot wait. layout: the name of the poses' layout, None for pictures.
+    live: its frames cannot wait. layout: of the poses; None for pictures, and on stdin, which has not spoken yet.
     """
 
     id: str
@@ -46,6 +46,11 @@ class SourceInfo:
     fps: float | None = None
     live: bool = False
     layout: str | None = None
+
+    @property
+    def skeletons(self) -> bool:
+        """Whether its frames carry poses instead of a picture."""
+        return self.kind in ("poses", "synthetic")
 
 
 class Source(Protocol):
@@ -228,17 +233,12 @@ class Replay:
         self._opened = opened
         self._start_ns: int | None = None
 
-    dropped = 0
+    dropped = corrupt = 0  # every frame is delivered, and none is a picture
 
     @property
     def refused(self) -> int:
         """Joints that were not finite, and malformed lines."""
         return self._opened.tally.refused
-
-    @property
-    def corrupt(self) -> int:
-        """Skeletons have no pictures."""
-        return self._opened.tally.corrupt
 
     def __iter__(self) -> Iterator[Frame | None]:
         return self

@@ -55,7 +55,7 @@ def open_source(
 
 
 def _played(opened: Opened, fast: bool, mirror: bool) -> Source:
-    skeletons = opened.info.kind in ("poses", "synthetic")
+    skeletons = opened.info.skeletons
     if skeletons and mirror:  # pictures are mirrored where they are decoded
         opened = replace(opened, frames=map(_mirrored, opened.frames))
     if opened.info.live:

@@ -218,7 +218,7 @@ def test_a_confidence_or_box_that_is_not_finite_is_refused_too() -> None:
 def test_lines_that_are_no_pose_messages_are_counted_logged_once_and_left_out(caplog) -> None:
     descriptor = piped(line(0), '{"schema": "pose', "", '{"schema":"pose/1"}', "[" * 5000, line(1))
     source = open_source("-", fast=True, stdin=descriptor)
-    assert source.info.live and source.info.id == "stdin"
+    assert source.info.live and source.info.skeletons and source.info.id == "stdin"
     assert [frame.index for frame in source if frame is not None] == [0, 1]
     assert source.refused == 3
     assert [entry.getMessage() for entry in caplog.records if "line 2 is left out" in entry.getMessage()]
