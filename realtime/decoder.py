@@ -263,8 +263,6 @@ class Decoder:
         state.open = None
         state.earliest_ns = offset_ns
         state.cooling_ns[one.column] = state.now_ns + round(self._rules[one.column].cooldown_s * SECOND_NS)
-        if state.leader == one.column:
-            state.leader = None
         return event
 
     def _tell(
