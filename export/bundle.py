@@ -83,7 +83,9 @@ def load_runs(runs: tuple[Path, ...]) -> tuple[nn.Module, dict[str, Any], list[d
     models = [content["model"] for _, content in loaded]
     for key in ("layout", "channels", "classes", "streams", "window", "fps"):
         if any(model[key] != models[0][key] for model in models):
-            raise BundleError(f"runs {', '.join(map(str, runs))} differ in {key}; only runs of one input and vocabulary go together")
+            raise BundleError(
+                f"runs {', '.join(map(str, runs))} differ in {key}; only runs of one input and vocabulary go together"
+            )
     networks = [network for network, _ in loaded]
     network = networks[0] if len(networks) == 1 else Mean(networks)
     return network.eval(), models[0], [content["config"] for _, content in loaded]

@@ -22,7 +22,6 @@ from realtime.bus import DEFAULT_ADDRESS
 from realtime.decoder import ActionRule, Decoder
 from realtime.engine import Engine, open_engine
 from realtime.errors import LineError, SourceError, UsageError
-from realtime.messages import ActionEvent
 from realtime.meter import Meter
 from realtime.pipeline import Pipeline, Step
 from realtime.pose import MediaPipePose, PassThrough, PoseStage
@@ -220,7 +219,7 @@ def run(config: Config, console: Console) -> int:
         to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
         reporter = Reporter(to, bundle, engine.backend, source.info)
         try:
-            skeletons = source.info.layout is not None
+            skeletons = source.info.skeletons
             pose: PoseStage = PassThrough() if skeletons else MediaPipePose()
             persons = max(config.recognition.persons, 8 if skeletons else 1)
             terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)

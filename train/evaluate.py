@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,28 @@ from rich.progress import track
 from rich.table import Table
 
 from realtime.bundle import Bundle, default_bundle, load_bundle
-from realtime.decoder import Decoder
-from realtime.engine import open_engine
+from realtime.engine import Engine, open_engine
 from realtime.errors import LineError, UsageError
 from realtime.features import features
+from realtime.pose import PassThrough
 from realtime.resample import offline_windows
-from realtime.schema import SECOND_NS, Pose
+from realtime.run import make_pipeline
+from realtime.schema import Event, Frame, Pose
 from realtime.skeleton import CORE_16, convert
-from realtime.window import WindowBuffer
 from train.checkpoint import write_json
 from train.data import read
 from train.data.clip import Clip, Recording, cut
+from train.scoring import (
+    IOU,
+    IOUS,
+    Detection,
+    EventScore,
+    accuracy,
+    class_accuracy,
+    confusion,
+    mean_class_accuracy,
+    score_events,
+)
 from train.sources import parse_source
 from train.vocabulary import action_of
 
@@ -103,50 +113,64 @@ def _clips(items: Iterable[Clip | Recording]) -> Iterator[Clip]:
 
 def clip_report(data: str, scored: list[tuple[str, str, str]], classes: Sequence[str]) -> dict[str, Any]:
     """Accuracy, mean class accuracy and coverage, per class figures, and the commonest confusions."""
-    covered = [(label, true, answer) for label, true, answer in scored if true]
-    report: dict[str, Any] = {"data": data, "clips": len(covered), "coverage": len(covered) / max(len(scored), 1)}
-    truth, answers = [t for _, t, _ in covered], [a for _, _, a in covered]
-    report["accuracy"] = float(np.mean([t == a for t, a in zip(truth, answers, strict=True)])) if truth else 0.0
-    pairs = [(true, answer) for _, true, answer in covered]
-    report["per_class"] = {
-        action: {"clips": truth.count(action), "accuracy": pairs.count((action, action)) / truth.count(action)}
-        for action in sorted(set(truth))
+    pairs = [(true, answer) for _, true, answer in scored if true]
+    truth = np.array([classes.index(true) for true, _ in pairs], int)
+    answers = np.array([classes.index(answer) for _, answer in pairs], int)
+    table = confusion(truth, answers, len(classes))  # (K, K) rows: true
+    each = class_accuracy(table)
+    wrong = sorted({pair for pair in pairs if pair[0] != pair[1]}, key=pairs.count, reverse=True)
+    return {
+        "data": data,
+        "clips": len(pairs),
+        "coverage": len(pairs) / max(len(scored), 1),
+        "accuracy": accuracy(table),
+        "mean_class_accuracy": mean_class_accuracy(table),
+        "per_class": {
+            classes[k]: {"clips": int(table[k].sum()), "accuracy": float(each[k])}
+            for k in np.flatnonzero(table.sum(axis=1))
+        },
+        "confused": [{"true": t, "answer": a, "clips": pairs.count((t, a))} for t, a in wrong[:12]],
     }
-    wrong = sorted({p for p in pairs if p[0] != p[1]}, key=pairs.count, reverse=True)
-    report["confused"] = [{"true": t, "answer": a, "clips": pairs.count((t, a))} for t, a in wrong[:12]]
-    return report
 
 
-def play(bundle: Bundle, engine: Any, recording: Recording) -> list:
+def play(bundle: Bundle, engine: Engine, recording: Recording) -> list[Detection]:
     """The events of one recording, from the device's own window, engine and decoder."""
-    windows = WindowBuffer(CORE_16, bundle.window, bundle.fps, bundle.stride)
-    decoder = Decoder.of(bundle)
-    starts, found = {}, []
-    for index, now in enumerate(recording.times_ns.tolist()):
-        poses = tuple(
-            Pose(index, now, body + 1, recording.layout, recording.joints[index, body], recording.confidence[index, body])
-            for body in range(recording.joints.shape[1])
-            if (recording.confidence[index, body] > 0).any()
-        )
-        events = decoder.decide(engine.score(windows.push(index, now, poses)))
-        for lost in windows.lost():
-            events += decoder.close(now, "track_lost", lost)
+    pipeline = make_pipeline(PassThrough(), bundle, engine, persons=recording.joints.shape[1])
+    starts: dict[str, Event] = {}
+    found = []
+    now = 0
+
+    def take(events: Sequence[Event]) -> None:
         for event in events:
             if event.phase == "start":
                 starts[event.id] = event
             elif event.phase == "end":
-                first = starts.pop(event.id)
-                found.append(Detection(first.action, first.onset_ns, event.offset_ns, first.decided_ns))
-    for event in decoder.close(int(recording.times_ns[-1]), "source_lost"):
-        first = starts.pop(event.id)
-        found.append(Detection(first.action, first.onset_ns, event.offset_ns, first.decided_ns))
+                first, end_ns = starts.pop(event.id), event.offset_ns or event.decided_ns
+                found.append(Detection(first.action, first.onset_ns, end_ns, first.decided_ns))
+
+    for index, now in enumerate(recording.times_ns.tolist()):
+        poses = tuple(
+            Pose(
+                index, now, body + 1, recording.layout, recording.joints[index, body], recording.confidence[index, body]
+            )
+            for body in range(recording.joints.shape[1])
+            if (recording.confidence[index, body] > 0).any()
+        )
+        take(pipeline.step(Frame(index, now, poses=poses)).events)
+    take(pipeline.close(now, "source_lost"))
     return found
 
 
 def evaluate(bundle: Bundle, data: str, items: Sequence[Clip | Recording], events: bool = True) -> dict[str, Any]:
     """The whole report of one data set (see `Config`)."""
     engine = open_engine(bundle)
-    scored = score_clips(engine.logits, items, bundle.classes, bundle.streams, bundle.window, bundle.fps)
+
+    def logits(skeleton: np.ndarray) -> np.ndarray:
+        return engine.infer(skeleton)[0] / bundle.temperature
+
+    clips = list(_clips(items))
+    shown = track(clips, "scoring clips", console=Console(stderr=True), transient=True)
+    scored = score_clips(logits, shown, bundle.classes, bundle.streams, bundle.window, bundle.fps)
     report = clip_report(data, scored, bundle.classes)
     recordings = [item for item in items if isinstance(item, Recording)]
     if events and recordings:
@@ -154,11 +178,46 @@ def evaluate(bundle: Bundle, data: str, items: Sequence[Clip | Recording], event
     return report
 
 
-def _event_report(bundle: Bundle, engine: Any, recordings: Sequence[Recording]) -> dict[str, Any]:
-    total = EventScore.empty()
+def _event_report(bundle: Bundle, engine: Engine, recordings: Sequence[Recording]) -> dict[str, Any]:
+    totals = {threshold: EventScore() for threshold in IOUS}
     for recording in track(recordings, "playing recordings", console=Console(stderr=True), transient=True):
-        total += score_events(_in_actions(recording, bundle), play(bundle, engine, recording))
-    return total.report()
+        found = play(bundle, engine, recording)
+        truths = [
+            replace(truth, label=action_of(recording.data, truth.label) or f"outside: {truth.label}")
+            for truth in recording.truths
+        ]
+        length = int(recording.times_ns[-1] - recording.times_ns[0]) if len(recording.times_ns) else 0
+        for threshold in IOUS:
+            totals[threshold] += score_events(
+                truths, found, length, point_truth=recording.point_truth, vocabulary=bundle.classes, threshold=threshold
+            )
+    score = totals[IOU]
+    return {
+        "f1": score.f1,
+        "precision": score.precision,
+        "recall": score.recall,
+        "onset_delay_s_median": score.delay_s,
+        "false_per_hour": score.false_per_hour,
+        "truths": score.truths,
+        "detections": score.detections,
+        "recordings": len(recordings),
+        "f1_by_iou": {str(threshold): total.f1 for threshold, total in totals.items()},
+    }
+
+
+def _table(report: dict[str, Any]) -> Table:
+    """The report for people."""
+    table = Table("action", "clips", "accuracy", title=f"{report['data']}: {report['clips']} clips")
+    for action, row in report["per_class"].items():
+        table.add_row(action, str(row["clips"]), f"{row['accuracy']:.1%}")
+    table.add_section()
+    table.add_row("all", str(report["clips"]), f"{report['accuracy']:.1%}")
+    table.add_row("mean of classes", "", f"{report['mean_class_accuracy']:.1%}")
+    table.add_row("coverage", "", f"{report['coverage']:.1%}")
+    for name, value in report.get("events", {}).items():
+        if not isinstance(value, dict):
+            table.add_row(f"events: {name}", "", f"{value:.3g}" if value is not None else "-")
+    return table
 
 
 def main() -> int:
@@ -171,7 +230,9 @@ def main() -> int:
         bundle = load_bundle(config.bundle or default_bundle())
         items = list(read(source.name, source.path, set(config.subjects) or None))
         if not items:
-            raise UsageError(f"{config.data} holds nothing of subjects {' '.join(config.subjects)}; leave --subjects out")
+            raise UsageError(
+                f"{config.data} holds nothing of subjects {' '.join(config.subjects)}; leave --subjects out"
+            )
         report = evaluate(bundle, source.name, items, config.events)
         report |= {"bundle": bundle.name, "subjects": sorted({str(item.subject) for item in items})}
         if config.json:
@@ -181,7 +242,8 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    console.print(f"{time.monotonic() - started:.0f} s")
+    console.print(_table(report))
+    console.print(f"{report['bundle']}, subjects {' '.join(report['subjects'])}, {time.monotonic() - started:.0f} s")
     return 0
 
 

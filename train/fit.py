@@ -46,7 +46,7 @@ class Config:
     """Subjects kept out of training and scored, as NAME:S1,S2."""
     synthetic: int = 40
     """Generated recordings (about a minute each) added to the pool; 0 for none."""
-    share: tuple[str, ...] = ("utkinect:0.7", "msr_action3d:1.0", "msrc12:1.0", "synthetic:0.25")
+    share: tuple[str, ...] = ("utkinect:0.8", "msr_action3d:1.2", "msrc12:1.0", "synthetic:0.25")
     """How often a set is drawn from, as NAME:WEIGHT; 1 where not named."""
     epochs: int = 60
     """Passes of `draws` windows."""

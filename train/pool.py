@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from realtime.resample import resample, runs
 from realtime.schema import SECOND_NS
 from realtime.skeleton import CORE_16, convert
-from realtime.resample import resample, runs
 from train.augment import augment, mirror
 from train.data.clip import Clip, Recording
 from train.vocabulary import CLASSES, MIRRORED, action_of
@@ -101,7 +101,14 @@ class Pool:
             if action is not None and stop - start >= 8:
                 units.append(
                     Unit(
-                        item.data, str(item.subject), CLASSES.index(action), start, stop, low, high, not item.point_truth
+                        item.data,
+                        str(item.subject),
+                        CLASSES.index(action),
+                        start,
+                        stop,
+                        low,
+                        high,
+                        not item.point_truth,
                     )
                 )
         if item.point_truth or item.data == "synthetic":
@@ -122,7 +129,7 @@ def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator) -> t
     if unit.action == 0:
         return float(rng.uniform(min(unit.start + fps, unit.stop), unit.stop)), 1.0
     if unit.data in RESTING_START and rng.random() < 0.12:
-        return unit.start + float(rng.uniform(2, 0.15 * need)), 0.0
+        return unit.start + float(rng.uniform(1, max(2, 0.15 * need))), 0.0
     end = float(rng.uniform(unit.start + LITTLE_OF * need, unit.stop + AFTER_S * fps))
     if rng.random() < 0.35:  # the whole action in sight, as in scoring a clip
         end = float(rng.uniform(max(unit.start + need, unit.stop - 4), unit.stop + 4))
@@ -140,7 +147,7 @@ def draw(
     flips = rng.random(n) < 0.5
     for i, number in enumerate(picked):
         unit = pool.units[number]
-        pace = float(np.exp(strength * rng.uniform(-0.4, 0.4)))
+        pace = float(np.exp(strength * rng.uniform(-0.5, 0.5)))
         end, share = _ends(unit, length, pace, pool.fps, rng)
         warp = np.cumsum(np.exp(0.2 * strength * np.sin(np.linspace(0, 3, length) + rng.uniform(0, 6.3))))
         back = (warp[-1] - warp) / (warp[-1] - warp[0]) * (length - 1) * pace

@@ -23,10 +23,11 @@ from train.data.files import find, table, text_of
 log = logging.getLogger(__name__)
 
 DATA = "utkinect"
-# Frame numbers a second, as the set states its sensor. Doubtful: the numbers advance by 2, 4, 6 or 8 and never by one,
-# and at 30 people walk at 0.35 m/s and take more than twice as long to sit down and stand up as in the other sets, so
-# the counter may run at 60. Joints and truths share it: overlaps stay the same, delays and rates scale.
-NUMBERS_PER_SECOND = 30.0
+# Frame numbers a second. The set names a sensor of 30 frames, but its numbers advance by 2, 4, 6 or 8 and never by one,
+# and at 30 people would walk at 0.35 m/s and take more than twice as long to sit down as in the other sets; at 60 walking,
+# sitting, standing and picking up all agree with them. Joints and truths share the numbers: overlaps do not depend on it,
+# delays and rates scale.
+NUMBERS_PER_SECOND = 60.0
 LABELS = {
     "walk": "walk",
     "sitdown": "sit_down",
