@@ -14,21 +14,27 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SUPPORTED := import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
+# The code that runs is the one here, also where this folder was copied with its environment.
+export PYTHONPATH := $(CURDIR)
+
 # Part of the stamps' names, so that a change of the content, and nothing else, installs again.
 WANTED := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
 RUNTIME := $(VENV)/.runtime-$(WANTED)
 TESTING := $(VENV)/.testing-$(WANTED)
 
+# --no-compile: Python compiles on first use what it imports; compiling everything now would cost 50 MB and seconds.
 # -qq hides pip's warnings about the machine's own settings; errors still show. mediapipe's own list of requirements
 # is not met on purpose (see constraints.txt), hence --no-warn-conflicts.
-PIP := $(PY) -m pip --disable-pip-version-check --no-input install -qq --no-warn-conflicts -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check --no-input install -qq --no-compile --no-warn-conflicts -c constraints.txt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 install: $(RUNTIME) ## the runtime only, as a device needs it: no torch, no CUDA
+	@echo "the runtime is in $(VENV)"
 
 install-test: $(TESTING) ## training, export, tests and lint as well
+	@echo "what tests need is in $(VENV)"
 
 demo: $(RUNTIME) ## plays a recording through the whole line and prints the events that a subscriber receives
 	@$(PY) scripts/demo.py
@@ -73,7 +79,7 @@ $(RUNTIME):
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation -e .
 	@$(PIP) --no-deps mediapipe
-	@$(PY) -c 'import cv2' || echo "note: OpenCV does not load; cameras, videos and --show need the system's" \
+	@$(PY) -c 'import cv2' 2>/dev/null || echo "note: OpenCV does not load; cameras, videos and --show need the system's" \
 	  "libGL and GLib (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0)" >&2
 	@rm -f $(VENV)/.runtime-* && touch $@
 	@echo "installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)"
