@@ -57,15 +57,13 @@ class Heard:
 
     occurrences: dict[str, Occurrence] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
-    zero_ns: int | None = None  # capture time at which the recording began
+    zero_ns: int = 0  # capture time at which the recording began
     messages: int = 0
 
     def add(self, event: ActionEvent) -> str:
         """Takes one event; returns the line to print."""
         self.messages += 1
         when, now_ns = event.time, event.time.decided_mono_ns
-        if self.zero_ns is None:
-            self.zero_ns = now_ns - round(when.window.end_s * 1e9) if when.window else now_ns
         at, onset = (now_ns - self.zero_ns) / 1e9, (when.onset_mono_ns - self.zero_ns) / 1e9
         note = ""
         if event.phase == "start":
@@ -118,13 +116,13 @@ def match(expected: Iterable[Truth], occurrences: Iterable[Occurrence]) -> tuple
 def line(address: str, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The line as its own process, as a device runs it; it is ended with the block."""
     command = [sys.executable, "-m", "realtime.run", "--source", str(RECORDING), "--pub", address]
-    command += ["--fast", "--headless", "--wait-subscribers", "1"]
+    command += ["--fast", "--headless", "--quiet", "--wait-subscriber", "30"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
@@ -146,8 +144,11 @@ def listen(subscriber: Subscriber, process: subprocess.Popen[bytes]) -> Heard:
             last = time.monotonic()
             if isinstance(received.message, ActionEvent):
                 print(heard.add(received.message), flush=True)
-            elif isinstance(received.message, Status) and received.message.reason:
-                print(f"{'':10}{received.message.state}: {received.message.reason}", flush=True)
+            elif isinstance(received.message, Status):
+                if received.message.state == "online":  # told right before the first frame
+                    heard.zero_ns = received.message.time.mono_ns
+                if received.message.reason:
+                    print(f"{'':10}{received.message.state}: {received.message.reason}", flush=True)
         elif ended:
             return heard
         elif time.monotonic() - last > SILENCE_S:
