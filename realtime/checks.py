@@ -1,0 +1,284 @@
+"""What this machine has and what the line lacks on it, row by row; `python -m realtime.doctor` prints it.
+
+Nothing is read from the network and no camera is opened. What may crash on import is tried in a child process.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import glob
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from realtime.bundle import default_bundle, load_bundle
+from realtime.errors import BundleError
+
+State = Literal["ok", "note", "missing"]
+INSTALL = "run `make install` in the project's folder"
+# Package, oldest version that will do, first version that will not.
+PACKAGES = (
+    ("numpy", "1.26", "2"),
+    ("onnxruntime", "1.20", ""),
+    ("mediapipe", "0.10.18", "0.10.22"),
+    ("opencv-contrib-python", "4.10", "4.12"),
+    ("protobuf", "4.25.3", "5"),
+    ("av", "14", ""),
+    ("pyzmq", "26", ""),
+    ("msgspec", "0.19", ""),
+    ("mcap", "1.2", ""),
+    ("rich", "13", ""),
+    ("tyro", "0.9", ""),
+)
+OTHER_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
+# The two models of the mediapipe 0.10.21 and 0.10.18 wheels that the pose stage uses.
+MODELS = {
+    "pose_detection/pose_detection.tflite": "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+    "pose_landmark/pose_landmark_full.tflite": "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+}
+PROBE_TIMEOUT_S = 60.0
+_OPENCV = "import cv2; print(cv2.__version__)"
+_POSE = "from realtime.pose import MediaPipePose; MediaPipePose().close(); print('starts')"
+_PROVIDERS = "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))"
+_ENGINE = (
+    "import sys; from realtime.bundle import load_bundle; from realtime.engine import open_engine; "
+    "print(open_engine(load_bundle(sys.argv[1])).backend)"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row: what was looked for, what was found, and what to do about it ("" where nothing)."""
+
+    group: str
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+Probe = Callable[[str, str], tuple[bool, str]]
+
+
+def probe(code: str, argument: str = "") -> tuple[bool, str]:
+    """Runs a line of Python in a child process: (it worked, what it printed or why it did not)."""
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(":")}
+    command = [sys.executable, "-c", code, *([argument] if argument else [])]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"no answer in {PROBE_TIMEOUT_S:.0f} s"
+    if done.returncode == 0:
+        return True, (done.stdout.strip().splitlines() or ["ok"])[-1]
+    if done.returncode < 0:
+        return False, f"the process died of signal {-done.returncode}"
+    return False, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+
+
+def examine(folder: Path | None = None, port: int = 5556, ask: Probe = probe) -> list[Check]:
+    """Every row, in the order of the tables.
+
+    folder: the bundle to check, None for the one that ships. port: where the line is going to publish.
+    ask: how a line of Python is tried in another process.
+    """
+    folder = folder or default_bundle()
+    with ThreadPoolExecutor(4) as pool:  # these wait for child processes, side by side
+        opencv, pose = pool.submit(_opencv, ask), pool.submit(_pose, ask)
+        bundle, providers = pool.submit(_bundle, ask, folder), pool.submit(_providers, ask)
+        rows = [*_machine(), *_packages(_version), *_models()]
+        rows += [opencv.result(), pose.result(), *bundle.result(), providers.result()]
+    return [*rows, *_accelerator(), *_cameras(), _display(), _port(port)]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, for comparing: 4.11.0.86 -> (4, 11, 0, 86)."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0].partition("rc")[0]))
+
+
+def _version(package: str) -> str | None:
+    """The installed version by the package's own record; nothing is imported."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _machine() -> Iterator[Check]:
+    version, good = platform.python_version(), (3, 10) <= sys.version_info[:2] <= (3, 12)
+    advice = "" if good else "make the environment anew with Python 3.10, 3.11 or 3.12: make clean install"
+    yield Check("machine", "Python", "ok" if good else "missing", version, advice)
+    yield Check("machine", "system", "ok", f"{platform.system()} {platform.release()}, {platform.machine()}")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    few = "" if usable >= 2 else "MediaPipe keeps one core busy; expect a lower frame rate"
+    yield Check("machine", "processor cores", "ok" if usable >= 2 else "note", str(usable), few)
+    yield _memory(Path("/proc/meminfo"))
+
+
+def _memory(path: Path) -> Check:
+    try:
+        kilobytes = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in path.open()) if rest}
+    except (OSError, ValueError):
+        return Check("machine", "memory", "note", "unknown", "this system does not tell; the line needs about 0.6 GB")
+    total, free = (kilobytes.get(name, 0) / 1e6 for name in ("MemTotal", "MemAvailable"))
+    tight = free < 1.0
+    advice = "close other programs: the line needs about 0.6 GB" if tight else ""
+    return Check("machine", "memory", "note" if tight else "ok", f"{total:.1f} GB, {free:.1f} GB free", advice)
+
+
+def _packages(version_of: Callable[[str], str | None]) -> Iterator[Check]:
+    for package, least, below in PACKAGES:
+        version = version_of(package)
+        wanted = f"{least} or newer" + (f", older than {below}" if below else "")
+        if version is None:
+            yield Check("packages", package, "missing", "not installed", INSTALL)
+        elif _numbers(version) < _numbers(least) or (below and _numbers(version) >= _numbers(below)):
+            yield Check("packages", package, "missing", version, f"needs {wanted}: {INSTALL}")
+        else:
+            yield Check("packages", package, "ok", version)
+    second = [f"{name} {version_of(name)}" for name in OTHER_OPENCV if version_of(name)]
+    if second:
+        advice = "two OpenCV wheels overwrite each other: pip uninstall every opencv-*, then " + INSTALL
+        yield Check("packages", "a second OpenCV", "note", ", ".join(second), advice)
+
+
+def _models() -> Iterator[Check]:
+    spec = importlib.util.find_spec("mediapipe")
+    root = Path(spec.origin).parent / "modules" if spec and spec.origin else None
+    for name, wanted in MODELS.items():
+        label = f"model {Path(name).name}"
+        if root is None or not (root / name).is_file():
+            yield Check("pose", label, "missing", "no such file", INSTALL)
+        elif hashlib.sha256((root / name).read_bytes()).hexdigest() != wanted:
+            advice = "the file is not the one that ships: pip install --force-reinstall --no-deps mediapipe==0.10.21"
+            yield Check("pose", label, "missing", "wrong SHA-256", advice)
+        else:
+            yield Check("pose", label, "ok", f"SHA-256 {wanted[:12]}...")
+    stray = Path("mediapipe", "modules")
+    if root is not None and stray.exists() and not stray.samefile(root):
+        advice = "MediaPipe would read its models from here: start the line in another folder"
+        yield Check("pose", "this folder", "missing", f"has {stray}", advice)
+
+
+def _opencv(ask: Probe) -> Check:
+    good, said = ask(_OPENCV, "")
+    advice = "" if good else "cameras and videos need it; Debian, Ubuntu: apt-get install libgl1 libglib2.0-0"
+    return Check("pose", "OpenCV loads", "ok" if good else "missing", said, advice)
+
+
+def _pose(ask: Probe) -> Check:
+    good, said = ask(_POSE, "")
+    return Check("pose", "MediaPipe", "ok" if good else "missing", said, "" if good else INSTALL)
+
+
+def _bundle(ask: Probe, folder: Path) -> list[Check]:
+    try:
+        bundle = load_bundle(folder)
+    except BundleError as error:
+        return [Check("model", "bundle", "missing", str(error), "take the bundle from the repository again")]
+    found = f"{bundle.name}, {len(bundle.actions)} actions, {bundle.window} rows at {bundle.fps:g} fps, files whole"
+    good, said = ask(_ENGINE, str(folder))
+    advice = "" if good else f"the model does not give its reference results here: {INSTALL}"
+    proof = f"gives its reference results on {said}" if good else said
+    return [
+        Check("model", "bundle", "ok", found),
+        Check("model", "engine", "ok" if good else "missing", proof, advice),
+    ]
+
+
+def _providers(ask: Probe) -> Check:
+    good, said = ask(_PROVIDERS, "")
+    advice = "" if good else f"onnxruntime does not load: {INSTALL}"
+    return Check("model", "ONNX Runtime providers", "ok" if good else "missing", said, advice)
+
+
+def _accelerator() -> Iterator[Check]:
+    tegra = Path("/etc/nv_tegra_release")
+    board = Path("/proc/device-tree/model")
+    if tegra.exists():
+        name = board.read_text(errors="replace").strip("\0\n") if board.exists() else "Jetson"
+        yield Check("accelerator", "Jetson", "ok", f"{name}: {tegra.read_text(errors='replace').partition(',')[0]}")
+    yield _gpu(shutil.which("nvidia-smi"))
+    cuda = ctypes.util.find_library("cudart")
+    yield Check("accelerator", "CUDA runtime", "ok" if cuda else "note", cuda or "none", "" if cuda else "not needed")
+    names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx")
+    wheels = [f"{name} {_version(name)}" for name in names if _version(name)]
+    library = ctypes.util.find_library("nvinfer")
+    found = ", ".join([*wheels[:1], *([library] if library else [])])
+    advice = "" if found else "not needed: the model runs on the CPU"
+    yield Check("accelerator", "TensorRT", "ok" if found else "note", found or "none", advice)
+
+
+def _gpu(tool: str | None) -> Check:
+    if tool is None:
+        return Check(
+            "accelerator", "NVIDIA GPU", "note", "none (no nvidia-smi)", "not needed: the line runs on the CPU"
+        )
+    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10.0, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("accelerator", "NVIDIA GPU", "note", f"nvidia-smi does not answer ({type(error).__name__})", "")
+    said = (done.stdout if done.returncode == 0 else done.stderr or done.stdout).strip().replace("\n", "; ")
+    state: State = "ok" if done.returncode == 0 and said else "note"
+    return Check("accelerator", "NVIDIA GPU", state, said or "none", "" if state == "ok" else "check the driver")
+
+
+def _cameras() -> Iterator[Check]:
+    """One row for each video device; a device that gives no pictures (metadata) is listed like any other."""
+    devices = sorted(glob.glob("/dev/video*"), key=lambda path: (len(path), path))
+    if not devices:
+        advice = "plug one in, or use --source FILE, --source rtsp://... or --source synthetic"
+        yield Check("camera", "cameras", "note", "no /dev/video*", advice)
+    for device in devices:
+        label = Path("/sys/class/video4linux", Path(device).name, "name")
+        name = label.read_text(errors="replace").strip() if label.exists() else "unnamed"
+        allowed = os.access(device, os.R_OK | os.W_OK)
+        advice = "" if allowed else "no permission: sudo usermod -aG video $USER, then log in again"
+        yield Check("camera", device, "ok" if allowed else "note", name, advice)
+
+
+def _display() -> Check:
+    try:
+        from realtime.show import no_display
+    except ImportError as error:
+        return Check("output", "display", "note", f"unknown: {error}", "see the row about OpenCV")
+    why = no_display()
+    advice = "the line runs headless; --show needs a display" if why else ""
+    return Check("output", "display", "note" if why else "ok", why or os.environ.get("DISPLAY", "yes"), advice)
+
+
+def _port(port: int) -> Check:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(1)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            advice = f"a line may be running already; stop it or use --pub tcp://127.0.0.1:{_other(port)}"
+            return Check("output", f"port {port}", "note", reason, advice)
+    return Check("output", f"port {port}", "ok", "free")
+
+
+def _other(port: int) -> int:
+    return port + 1 if 0 < port < 65535 else 5557
+
+
+def can_run(checks: list[Check]) -> bool:
+    """Whether nothing that the line needs is missing."""
+    return all(check.state != "missing" for check in checks)

@@ -1,0 +1,125 @@
+"""The doctor: a healthy machine can run the line, and each thing that is missing is named with what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from realtime import checks
+from realtime.bundle import write_bundle
+from realtime.doctor import as_json, show
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def healthy(code: str, argument: str) -> tuple[bool, str]:
+    return True, "fine"
+
+
+def broken(code: str, argument: str) -> tuple[bool, str]:
+    return False, "ImportError: libGL.so.1"
+
+
+@pytest.fixture
+def bundle(tmp_path, bundle_spec, bundle_files) -> Path:
+    write_bundle(tmp_path / "bundle", bundle_spec, bundle_files)
+    return tmp_path / "bundle"
+
+
+def rows(found) -> dict[str, checks.Check]:
+    return {check.name: check for check in found}
+
+
+def test_a_machine_with_everything_can_run_the_line(bundle):
+    found = checks.examine(bundle, port=0, ask=healthy)
+    assert checks.can_run(found), [check for check in found if check.state == "missing"]
+    assert rows(found)["bundle"].found == "tiny, 2 actions, 16 rows at 20 fps, files whole"
+    groups = [check.group for check in found]
+    assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)  # each group in one piece
+
+
+def test_what_does_not_load_is_missing_and_comes_with_advice(bundle):
+    found = checks.examine(bundle, port=0, ask=broken)
+    assert not checks.can_run(found)
+    for name in ("OpenCV loads", "MediaPipe", "engine", "ONNX Runtime providers"):
+        row = rows(found)[name]
+        assert (row.state, row.found) == ("missing", "ImportError: libGL.so.1")
+        assert row.advice
+
+
+def test_a_damaged_bundle_is_missing_and_named(bundle):
+    (bundle / "model.onnx").write_bytes(b"a modem")
+    row = rows(checks.examine(bundle, port=0, ask=healthy))["bundle"]
+    assert row.state == "missing"
+    assert "model.onnx" in row.found
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [(None, "missing"), ("2.1.0", "missing"), ("1.25.9", "missing"), ("1.26.4", "ok"), ("1.26", "ok")],
+)
+def test_packages_are_judged_by_their_version(version, state):
+    fine = {name: least for name, least, _ in checks.PACKAGES}
+    found = rows(checks._packages(lambda name: version if name == "numpy" else fine.get(name)))
+    assert found["numpy"].state == state
+    assert found["onnxruntime"].state == "ok"
+    assert "a second OpenCV" not in found
+
+
+def test_a_second_opencv_is_noted():
+    fine = {name: least for name, least, _ in checks.PACKAGES} | {"opencv-python": "4.12.0.88"}
+    row = rows(checks._packages(fine.get))["a second OpenCV"]
+    assert (row.state, row.found) == ("note", "opencv-python 4.12.0.88")
+
+
+def test_a_strange_model_folder_here_is_named(tmp_path, monkeypatch):
+    (tmp_path / "mediapipe" / "modules").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert rows(checks._models())["this folder"].state == "missing"
+
+
+def test_a_port_in_use_is_noted_and_stops_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        row = checks._port(taken)
+        assert row.state == "note"
+        assert "--pub" in row.advice
+    assert checks._port(70000).state == "note"
+
+
+def test_little_memory_is_noted(tmp_path):
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:  4000000 kB\nMemAvailable:  500000 kB\n")
+    assert checks._memory(told).state == "note"
+    assert checks._memory(tmp_path / "absent").found == "unknown"
+
+
+def test_a_probe_tells_success_failure_and_death():
+    assert checks.probe("import sys; print('noise'); print(sys.argv[1])", "word") == (True, "word")
+    assert checks.probe("raise ImportError('no such thing')") == (False, "ImportError: no such thing")
+    assert checks.probe("import os; os.kill(os.getpid(), 9)") == (False, "the process died of signal 9")
+
+
+def test_what_is_printed_is_valid_json_and_plain_rows(bundle, capsys):
+    found = [checks.Check("camera", "/dev/video0", "note", "a [red]camera[/]", "no permission")]
+    document = json.loads(as_json(found, True))
+    assert document["schema"] == "doctor/1"
+    assert document["can_run"] is True
+    assert document["checks"][0]["found"] == "a [red]camera[/]"
+    show(found)
+    printed = capsys.readouterr().out
+    assert "a [red]camera[/]" in printed
+    assert "-> no permission" in printed
+    assert "can run" in printed
+
+
+def test_the_command_line_tells_a_wrong_flag_with_code_2():
+    command = [sys.executable, "-m", "realtime.doctor", "--port", "many"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "--port" in done.stderr + done.stdout
