@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from export.graph import to_onnx
 from realtime.bundle import load_bundle, write_bundle
+from realtime.command import run_command
 from realtime.engine import open_engine
-from realtime.errors import BundleError, LineError
+from realtime.errors import BundleError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
 from realtime.skeleton import LAYOUTS, convert
@@ -26,6 +27,10 @@ from train.synthesis import synthetic_recordings
 from train.vocabulary import ACTIONS, NOTHING
 
 REFERENCE_WINDOWS = 8
+EXAMPLES = """examples:
+  python -m export.bundle runs/first --out bundles/first
+  python -m export.bundle runs/a runs/b --name pooled-2 --card card.md --out bundles/pooled-2
+"""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,6 @@ class Config:
     """Make a bundle: the folder that the runtime takes (model.onnx, bundle.json, reference.npz, MODEL_CARD.md).
 
     Several runs of the same shape become one model that averages their logits.
-
-    Examples:
-      python -m export.bundle runs/first --out bundles/first
-      python -m export.bundle runs/a runs/b --name pooled-2 --card card.md --out bundles/pooled-2
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -150,20 +151,17 @@ def make_bundle(config: Config) -> Path:
     return folder
 
 
-def main() -> int:
-    """Command line; returns the exit code."""
-    console = Console(stderr=True, highlight=False)
-    config = tyro.cli(Config, prog="python -m export.bundle", description=Config.__doc__)
-    try:
-        folder = make_bundle(config)
-    except LineError as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+def run(config: Config, console: Console) -> int:
+    """Makes the bundle and says so."""
+    folder = make_bundle(config)
     size = sum(file.stat().st_size for file in folder.iterdir())
     console.print(f"{folder}: {size / 1e6:.1f} MB, its graph gives the trained model's answers")
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_command(Config, "export.bundle", EXAMPLES, run)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,6 @@ class Meter:
         self._since, self._count = time.monotonic(), 0
         if not len(kept):
             return Reading(0.0, None, {})
-        middle, high = np.percentile(kept, [50, 95], axis=0)
+        middle, high = np.percentile(kept, [50, 95], axis=0).tolist()
         stages = {name: (middle[i], high[i]) for i, name in enumerate((*STAGES, "bus"))}
         return Reading(self.fps, (middle[-1], high[-1]) if live else None, stages)

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.bus import DEFAULT_ADDRESS
+from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
 from realtime.engine import Engine, open_engine
-from realtime.errors import LineError, SourceError, UsageError
+from realtime.errors import SourceError, UsageError
 from realtime.meter import Meter
 from realtime.pipeline import Pipeline, Step
 from realtime.pose import MediaPipePose, PassThrough, PoseStage
@@ -97,9 +98,9 @@ class OutputFlags:
     wait_subscriber: float | None = None
     """Wait up to so many seconds for a subscriber before the first frame. Default: do not wait."""
     show: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Open a window with skeleton, label and history. Needs a display."""
+    """Open a window with skeleton, label bars and history; without a display the line goes on without one."""
     headless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No window even where --show is given, as it is by itself where there is no display."""
+    """No window, whatever else is said; so it is by itself where there is no display."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print errors only."""
 
@@ -108,9 +109,9 @@ class OutputFlags:
 class Config:
     """Recognise human actions, live, and publish them as events over ZeroMQ."""
 
-    input: Annotated[InputFlags, tyro.conf.arg(name="")]
-    recognition: Annotated[RecognitionFlags, tyro.conf.arg(name="")]
-    output: Annotated[OutputFlags, tyro.conf.arg(name="")]
+    input: InputFlags
+    recognition: RecognitionFlags
+    output: OutputFlags
 
 
 class Stop:
@@ -244,18 +245,8 @@ def _check(config: Config) -> None:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    console = Console(stderr=True, highlight=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    config = tyro.cli(
-        tyro.conf.OmitArgPrefixes[Config], prog="python -m realtime.run", description=Config.__doc__ + "\n\n" + EXAMPLES
-    )
-    try:
-        return run(config, console)
-    except LineError as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return run_command(Config, "realtime.run", EXAMPLES, run)
 
 
 if __name__ == "__main__":

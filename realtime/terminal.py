@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.status import Status
@@ -12,6 +13,9 @@ from realtime.feed import SourceInfo
 from realtime.messages import ActionEvent
 from realtime.meter import Reading
 from realtime.pipeline import Step
+
+if TYPE_CHECKING:
+    from realtime.show import Board, Screen
 
 
 class Terminal:
@@ -23,14 +27,7 @@ class Terminal:
         self._begun_ns: int | None = None
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
-        self._window = None
-        if show:
-            from realtime.show import Window, has_display  # here: without --show no drawing is loaded
-
-            if has_display():
-                self._window = Window(bundle, info.id)
-            else:
-                self._say("no display: going on without a window (--headless says the same)")
+        self._board, self._screen = self._window() if show else (None, None)
 
     def opening(self, address: str | None, backend: str) -> None:
         """Says what was opened, and where the events are."""
@@ -45,8 +42,9 @@ class Terminal:
         if self._begun_ns is None:
             self._begun_ns = step.frame.captured_ns
         self.events(told)
-        if self._window is not None:
-            self.closed = not self._window.draw(step, fps)
+        if self._board is not None and self._screen is not None:
+            self._board.take(step)
+            self.closed = not self._screen.show(self._board.draw(step.frame.image, step.poses, fps))
 
     def events(self, told: Sequence[ActionEvent]) -> None:
         """A line for each start and end."""
@@ -77,8 +75,18 @@ class Terminal:
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
-        if self._window is not None:
-            self._window.close()
+        if self._screen is not None:
+            self._screen.close()
+
+    def _window(self) -> tuple[Board, Screen] | tuple[None, None]:
+        from realtime import show  # here: without --show no drawing is loaded
+
+        why = show.no_display()
+        if why is not None:
+            self._say(f"no window: {why}; going on without")
+            return None, None
+        names = {action.id: action.name for action in self._bundle.actions}
+        return show.Board(self._bundle.classes, names), show.Screen(f"pcle-live {self._info.id}")
 
     def _line(self, event: ActionEvent) -> str:
         begun_ns = self._begun_ns or event.time.onset_mono_ns
@@ -92,5 +100,3 @@ class Terminal:
     def _say(self, text: str) -> None:
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
-
-

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from realtime.bundle import Bundle, default_bundle, load_bundle
+from realtime.command import run_command
 from realtime.engine import Engine, open_engine
-from realtime.errors import LineError, UsageError
+from realtime.errors import UsageError
 from realtime.features import features
 from realtime.pose import PassThrough
 from realtime.resample import offline_windows
@@ -41,6 +41,10 @@ from train.scoring import (
 from train.sources import parse_source
 from train.vocabulary import action_of
 
+EXAMPLES = """examples:
+  python -m train.evaluate --data nw_ucla:DIR
+  python -m train.evaluate --bundle runs/first/bundle --data utkinect:DIR --subjects 5 6 --json out.json
+"""
 Logits = Callable[[np.ndarray], np.ndarray]
 CLIP_STRIDE = 4  # rows between the windows of a clip longer than one window
 
@@ -52,10 +56,6 @@ class Config:
     Clips (and labelled segments of recordings, cut out) are scored by top-1 accuracy over the classes that the
     vocabulary has; an answer of "nothing" is wrong. Recordings are also played through window, engine and decoder,
     and their events scored one to one.
-
-    Examples:
-      python -m train.evaluate --data nw_ucla:DIR
-      python -m train.evaluate --bundle runs/first/bundle --data utkinect:DIR --subjects 5 6 --json out.json
     """
 
     data: str
@@ -220,31 +220,26 @@ def _table(report: dict[str, Any]) -> Table:
     return table
 
 
-def main() -> int:
-    """Command line; returns the exit code."""
-    console = Console(stderr=True, highlight=False)
-    config = tyro.cli(Config, description=Config.__doc__)
-    try:
-        started = time.monotonic()
-        source = parse_source(config.data)
-        bundle = load_bundle(config.bundle or default_bundle())
-        items = list(read(source.name, source.path, set(config.subjects) or None))
-        if not items:
-            raise UsageError(
-                f"{config.data} holds nothing of subjects {' '.join(config.subjects)}; leave --subjects out"
-            )
-        report = evaluate(bundle, source.name, items, config.events)
-        report |= {"bundle": bundle.name, "subjects": sorted({str(item.subject) for item in items})}
-        if config.json:
-            write_json(config.json, report)
-    except LineError as error:
-        console.print(f"error: {error}", style="red")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+def run(config: Config, console: Console) -> int:
+    """Reads, scores, writes and prints."""
+    started = time.monotonic()
+    source = parse_source(config.data)
+    bundle = load_bundle(config.bundle or default_bundle())
+    items = list(read(source.name, source.path, set(config.subjects) or None))
+    if not items:
+        raise UsageError(f"{config.data} holds nothing of subjects {' '.join(config.subjects)}; leave --subjects out")
+    report = evaluate(bundle, source.name, items, config.events)
+    report |= {"bundle": bundle.name, "subjects": sorted({str(item.subject) for item in items})}
+    if config.json:
+        write_json(config.json, report)
     console.print(_table(report))
     console.print(f"{report['bundle']}, subjects {' '.join(report['subjects'])}, {time.monotonic() - started:.0f} s")
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_command(Config, "train.evaluate", EXAMPLES, run)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from realtime.command import run_command
 from realtime.errors import LineError, UsageError
 from realtime.features import channels, features
 from realtime.skeleton import CORE_16
@@ -28,15 +29,15 @@ from train.sources import Source, parse_source
 from train.synthesis import synthetic_recordings
 from train.vocabulary import CLASSES
 
+EXAMPLES = """examples:
+  python -m train.fit --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 utd_mhad:7,8 --out runs/first
+  python -m train.fit --out runs/first --resume
+"""
+
 
 @dataclass(frozen=True)
 class Config:
-    """Train the action network.
-
-    Examples:
-      python -m train.fit --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 utd_mhad:7,8 --out runs/first
-      python -m train.fit --out runs/first --resume
-    """
+    """Train the action network."""
 
     out: Path
     """Run folder: config.json, metrics.jsonl, TensorBoard curves, last.safetensors."""
@@ -266,19 +267,19 @@ def _held_out(trainer: Trainer, held: list[Source]) -> dict[str, float]:
     return row
 
 
-def main() -> int:
-    """Command line; returns the exit code."""
-    console = Console(stderr=True, highlight=False)
-    config = tyro.cli(Config, description=Config.__doc__)
+def run(config: Config, console: Console) -> int:
+    """Trains, and says how to go on where it is interrupted."""
     try:
         fit(config, console)
-    except LineError as error:
-        console.print(f"error: {error}", style="red")
-        return error.exit_code
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: python -m train.fit --out {config.out} --resume")
         return 130
     return 0
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_command(Config, "train.fit", EXAMPLES, run)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""How every program of the project reads its flags and ends: help with examples, one clear line, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+
+from realtime.errors import LineError
+
+Flags = TypeVar("Flags")
+
+
+def parse(kind: type[Flags], prog: str, examples: str, args: list[str] | None = None) -> Flags:
+    """The flags as a `kind` (a frozen dataclass). --help ends with the examples; wrong flags exit with code 2."""
+    try:
+        flat: Any = tyro.conf.OmitArgPrefixes[kind]  # type: ignore[valid-type]
+        return tyro.cli(flat, prog=f"python -m {prog}", description=kind.__doc__, args=args)
+    except SystemExit as end:
+        if end.code in (0, None):
+            print(examples)
+        raise
+
+
+def run_command(kind: type[Flags], prog: str, examples: str, body: Callable[[Flags, Console], int]) -> int:
+    """Parses the flags, runs the body and returns its exit code; a LineError becomes one line and its own code."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        return body(parse(kind, prog, examples), console)
+    except LineError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
