@@ -34,8 +34,8 @@ DOORS = {
     "zmq": {"bus"},
     "msgspec": {"messages"},
     "mcap": {"recording"},
-    "rich": {"show"},
-    "tyro": set(),
+    "rich": {"command", "show", "terminal"},
+    "tyro": {"command"},
     "tomli": set(),  # tomllib for Python 3.10
 }
 COMMAND_LINE = {"tyro", "rich", "tomli"}
@@ -128,8 +128,9 @@ def _door(module: Module, item: Import) -> str:
         return f"realtime imports {library}; a device has numpy, {', '.join(sorted(DOORS))} and no other"
     if module.name.removeprefix("realtime.") in DOORS[library] or (module.is_command and library in COMMAND_LINE):
         return ""
-    files = ", ".join(f"realtime/{name}.py" for name in sorted(DOORS[library])) or "the command lines"
-    return f"imports {library}; its door is {files}"
+    files = [f"realtime/{name}.py" for name in sorted(DOORS[library])]
+    files += ["the command lines"] if library in COMMAND_LINE else []
+    return f"imports {library}; its door is {', '.join(files)}"
 
 
 def _targets(item: Import, modules: dict[str, Module]) -> Iterator[str]:
@@ -211,7 +212,7 @@ def copy(tmp_path: Path) -> Path:
         ("realtime/pipeline.py", "def late():\n    import zmq", "its door is realtime/bus.py"),
         ("realtime/track.py", "import importlib\nimportlib.import_module('mediapipe')", "its door is realtime/pose.py"),
         ("realtime/engine.py", "import torch", "realtime imports torch"),
-        ("realtime/camera.py", "import tyro", "its door is the command lines"),
+        ("realtime/camera.py", "import tyro", "its door is realtime/command.py"),
         ("realtime/features.py", "from realtime import messages", "the core reaches msgspec"),
         ("realtime/schema.py", "from realtime import window", "cycle of imports"),
         ("realtime/skeleton.py", "from .schema import Pose", "cycle of imports"),
