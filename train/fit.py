@@ -103,6 +103,17 @@ def _rate(config: Config, step: int, steps: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
+@torch.no_grad()
+def _average(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+    """Exponential moving average that forgets the first steps quickly: decay min(0.998, (1 + n) / (10 + n))."""
+    kept = min(0.998, (1 + int(count)) / (10 + int(count)))
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value, 1 - kept)
+        else:
+            average.copy_(value)
+
+
 class Trainer:
     """One run: network, its moving average, optimiser and data; `epoch` is the verb."""
 
@@ -115,9 +126,7 @@ class Trainer:
             "streams": list(config.streams), "window": config.window, "fps": config.fps,
         }  # fmt: skip
         self.network = checkpoint.build(self.model)
-        self.average = torch.optim.swa_utils.AveragedModel(
-            self.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
-        )
+        self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
         self.names = [name for name, _ in self.network.named_parameters()]
         decayed = [p for _, p in self.network.named_parameters() if p.ndim > 1]
         plain = [p for _, p in self.network.named_parameters() if p.ndim <= 1]

@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from export.bundle import Config as BundleConfig
+from export.bundle import make_bundle
+from realtime.bundle import load_bundle
+from realtime.schema import SECOND_NS, Pose
+from realtime.skeleton import CORE_16, KINECT_V1_20, KINECT_V2_25
+from realtime.window import WindowBuffer
+from train import evaluate as module
+from train.data.clip import Clip, Recording, Truth
+from train.evaluate import clip_report, clip_windows, evaluate, score_clips
+from train.fit import Config, fit
+from train.synthesis import synthetic_recordings
+from train.vocabulary import CLASSES
+
+
+def clip(frames, label="wave", data="utd_mhad", fps=20):
+    joints = np.random.default_rng(frames).normal(size=(frames, 1, 20, 3)).astype(np.float32)
+    times = (np.arange(frames) * SECOND_NS / fps).astype(np.int64)
+    return Clip(data, "c", 1, label, times, joints, np.ones((frames, 1, 20), np.float32), KINECT_V1_20)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 64, 65, 100])
+def test_a_clips_windows_are_those_a_device_would_have_seen(frames):
+    made = clip(frames)
+    windows = clip_windows(made, 64, 20.0)
+    live = []
+    buffer = WindowBuffer(CORE_16, 64, 20.0, 1, 1)
+    for i, now in enumerate(made.times_ns.tolist()):
+        live += buffer.push(i, now, (Pose(i, now, 1, KINECT_V1_20, made.joints[i, 0], made.confidence[i, 0]),))
+    np.testing.assert_array_equal(windows[-1], live[-1].joints)
+    assert len(windows) == 1 + len(range(63, frames - 1, module.CLIP_STRIDE)) if frames > 64 else len(windows) == 1
+
+
+def test_a_clip_in_which_nobody_is_seen_is_answered_with_nothing():
+    unseen = clip(30)
+    unseen.confidence[:] = 0
+    assert len(clip_windows(unseen, 64, 20.0)) == 0
+    assert score_clips(lambda x: 1 / 0, [unseen], CLASSES, ("joint",), 64, 20.0) == [("wave", "wave", "nothing")]
+
+
+def test_only_covered_clips_count_and_nothing_is_wrong():
+    wave, clap = CLASSES.index("wave"), CLASSES.index("clap")
+
+    def logits(skeleton):
+        return np.tile(np.eye(len(CLASSES), dtype=np.float32)[wave], (len(skeleton), 1))
+
+    scored = score_clips(logits, [clip(10), clip(20, "clap"), clip(9, "unheard of")], CLASSES, ("joint",), 64, 20.0)
+    assert scored == [("wave", "wave", "wave"), ("clap", "clap", "wave"), ("unheard of", "", "")]
+    report = clip_report("utd_mhad", scored, CLASSES)
+    assert (report["clips"], report["accuracy"], report["mean_class_accuracy"]) == (2, 0.5, 0.5)
+    assert report["coverage"] == pytest.approx(2 / 3)
+    assert report["per_class"]["wave"] == {"clips": 1, "accuracy": 1.0}
+    assert report["confused"] == [{"true": "clap", "answer": "wave", "clips": 1}]
+    assert clap != wave
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    settings = Config(
+        out=folder / "run", synthetic=4, epochs=4, draws=512, batch=32, widths=(16, 24), groups=2, threads=1, lr=0.05
+    )
+    fit(settings, module.Console(quiet=True))
+    return load_bundle(make_bundle(BundleConfig(runs=(folder / "run",), out=folder / "bundle", on=0.2, off=0.1)))
+
+
+def test_recordings_are_played_through_the_line_and_scored(bundle):
+    recordings = list(synthetic_recordings(2, 7))
+    report = evaluate(bundle, "synthetic", recordings)
+    assert report["clips"] == sum(len(r.truths) for r in recordings) and report["coverage"] == 1.0
+    events = report["events"]
+    assert set(events) >= {"f1", "precision", "recall", "onset_delay_s_median", "false_per_hour"}
+    assert events["detections"] > 0 and events["truths"] == report["clips"]
+    json.dumps(report)
+
+
+def test_an_action_outside_the_vocabulary_is_time_without_truth(bundle):
+    made = next(synthetic_recordings(1, 3))
+    foreign = Recording(
+        "synthetic", "r", 1, made.times_ns, made.joints, made.confidence, KINECT_V2_25,
+        (Truth("juggling", SECOND_NS, 3 * SECOND_NS),), False, ("juggling",),
+    )  # fmt: skip
+    report = evaluate(bundle, "synthetic", [foreign])
+    assert report["clips"] == 0 and report["coverage"] == 0.0 and report["accuracy"] == 0.0
+    assert report["events"]["truths"] == 0
+    json.dumps(report, allow_nan=False)
