@@ -33,6 +33,7 @@ def to_onnx(network: nn.Module, channels: int, window: int, joints: int) -> byte
             verbose=False,
             external_data=False,
         )
+    assert program is not None  # it is None only where the exporter writes a file itself
     buffer = io.BytesIO()
     onnx.save_model(program.model_proto, buffer)
     return buffer.getvalue()

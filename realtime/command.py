@@ -18,7 +18,7 @@ Flags = TypeVar("Flags")
 def parse(kind: type[Flags], prog: str, examples: str, args: list[str] | None = None) -> Flags:
     """The flags as a `kind` (a frozen dataclass). --help ends with the examples; wrong flags exit with code 2."""
     try:
-        flat: Any = tyro.conf.OmitArgPrefixes[kind]  # type: ignore[valid-type]
+        flat: Any = tyro.conf.OmitArgPrefixes[kind]  # type: ignore[valid-type, misc]
         return tyro.cli(flat, prog=f"python -m {prog}", description=kind.__doc__, args=args)
     except SystemExit as end:
         if end.code in (0, None):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from realtime.bundle import Bundle
 from realtime.bus import Numbers, Publisher
@@ -14,7 +15,17 @@ from realtime.clock import Clock
 from realtime.errors import LineError, UsageError
 from realtime.feed import SourceInfo
 from realtime.messages import (
-    Action, ActionEvent, AnyMessage, Heartbeat, Latency, Model, OpenEvent, Percentiles, Source, Status, encode,
+    Action,
+    ActionEvent,
+    AnyMessage,
+    Heartbeat,
+    Latency,
+    Model,
+    OpenEvent,
+    Percentiles,
+    Source,
+    Status,
+    encode,
 )  # fmt: skip
 from realtime.meter import Reading
 from realtime.pipeline import Step
@@ -139,7 +150,8 @@ class Reporter:
             session=self._numbers.session, seq=self._numbers.take("pose"), source=self._info.id, clock=self._clock,
         )  # fmt: skip
         if self._recording is not None:
-            self._guarded(lambda: self._recording.write(message), self._outputs.record)  # type: ignore[union-attr]
+            with _disk(self._outputs.record):
+                self._recording.write(message)
         if self._outputs.poses:
             self._publish(message)
 
@@ -153,24 +165,28 @@ class Reporter:
         )  # fmt: skip
         payload = self._publish(message)
         if self._events is not None:
-            self._guarded(lambda: self._events.write(payload + b"\n"), self._outputs.events)  # type: ignore[union-attr]
+            with _disk(self._outputs.events):
+                self._events.write(payload + b"\n")
         return message
 
     def _publish(self, message: AnyMessage) -> bytes:
         return self._bus.publish(message) if self._bus is not None else encode(message)
 
-    def _guarded(self, write: object, path: Path | None) -> None:
-        try:
-            write()  # type: ignore[operator]
-        except OSError as error:
-            raise LineError(f"cannot write {path}: {error.strerror}; free some space or name another file") from error
+
+@contextmanager
+def _disk(path: Path | None) -> Iterator[None]:
+    """Turns a failing write to a file of ours into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise LineError(f"cannot write {path}: {error.strerror}; free some space or name another file") from error
 
 
 def _percentiles(pair: tuple[float, float]) -> Percentiles:
     return Percentiles(p50=round(pair[0], 3), p95=round(pair[1], 3))
 
 
-def _appending(path: Path):  # noqa: ANN202
+def _appending(path: Path) -> IO[bytes]:
     """An unbuffered file that events are added to; each line is whole or absent. UsageError where it cannot be."""
     try:
         return path.open("ab", buffering=0)

@@ -143,7 +143,9 @@ class Line:
 
     def run(self, duration_s: float | None, fast: bool) -> int:
         """Runs to the end of the source or of the time, or until stopped; returns the exit code."""
-        begun, reason, code = None, "source_lost", 0
+        begun: int | None = None
+        reason: EndReason = "source_lost"
+        code = 0
         self._reporter.status("online", self._now_ns)
         try:
             for frame in self._source:

@@ -193,7 +193,9 @@ def mapping(source: Layout, target: Layout) -> np.ndarray:
     return matrix
 
 
-def convert(joints: np.ndarray, confidence: np.ndarray, source: Layout, target: Layout) -> tuple[np.ndarray, np.ndarray]:
+def convert(
+    joints: np.ndarray, confidence: np.ndarray, source: Layout, target: Layout
+) -> tuple[np.ndarray, np.ndarray]:
     """Joints (..., V, 3) and confidence (..., V) of one layout in another.
 
     A made joint is as sure as the least sure joint it is made of; one that cannot be made has confidence 0

@@ -27,7 +27,10 @@ class Terminal:
         self._begun_ns: int | None = None
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
-        self._board, self._screen = self._window() if show else (None, None)
+        self._board: Board | None = None
+        self._screen: Screen | None = None
+        if show:
+            self._open_window()
 
     def opening(self, address: str | None, backend: str) -> None:
         """Says what was opened, and where the events are."""
@@ -78,15 +81,16 @@ class Terminal:
         if self._screen is not None:
             self._screen.close()
 
-    def _window(self) -> tuple[Board, Screen] | tuple[None, None]:
+    def _open_window(self) -> None:
         from realtime import show  # here: without --show no drawing is loaded
 
         why = show.no_display()
         if why is not None:
             self._say(f"no window: {why}; going on without")
-            return None, None
+            return
         names = {action.id: action.name for action in self._bundle.actions}
-        return show.Board(self._bundle.classes, names), show.Screen(f"pcle-live {self._info.id}")
+        self._board = show.Board(self._bundle.classes, names)
+        self._screen = show.Screen(f"pcle-live {self._info.id}")
 
     def _line(self, event: ActionEvent) -> str:
         begun_ns = self._begun_ns or event.time.onset_mono_ns

@@ -93,7 +93,7 @@ def score_clips(
     scored = []
     for clip in _clips(items):
         action = action_of(clip.data, clip.label)
-        if action not in classes:
+        if action is None or action not in classes:
             scored.append((clip.label, "", ""))
             continue
         windows = clip_windows(clip, window, fps)

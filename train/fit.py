@@ -6,9 +6,10 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ def _rate(config: Config, step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _average(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+def _average(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
     """Exponential moving average that forgets the first steps quickly: decay min(0.998, (1 + n) / (10 + n))."""
     kept = min(0.998, (1 + int(count)) / (10 + int(count)))
     for average, value in zip(averages, values, strict=True):
@@ -227,10 +228,8 @@ def fit(config: Config, console: Console) -> None:
     last = config.out / "last.safetensors"
     if config.resume:
         _, content = checkpoint.load(last)
-        config = Config(**{
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()},
-            "out": config.out, "resume": True,
-        })  # fmt: skip
+        kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
+        config = Config(**{**kept, "out": config.out, "resume": True})
     elif last.exists():
         raise UsageError(f"{config.out} already holds a run; add --resume to continue it, or choose another --out")
     config.out.mkdir(parents=True, exist_ok=True)

@@ -57,10 +57,14 @@ CLASSES: tuple[str, ...] = (NOTHING, *ACTIONS)
 # What a mirrored clip shows, where that is another class.
 MIRRORED = {"swipe_left": "swipe_right", "swipe_right": "swipe_left"}
 
-_SAME = ("walk", "jog", "sit_down", "stand_up", "pick_up", "throw", "carry", "push", "pull", "clap", "wave", "catch")
-_SAME += ("knock", "squat", "lunge", "swipe_left", "swipe_right", "arm_curl", "draw_x", "draw_triangle")
-_SAME += ("tennis_swing", "tennis_serve", "kick", "shoot", "goggles", "change_weapon", "beat_both")
-_IDENTITY = {label: label for label in _SAME}
+_IDENTITY = {
+    label: label
+    for label in (
+        *("walk", "jog", "sit_down", "stand_up", "pick_up", "throw", "carry", "push", "pull", "clap", "wave", "catch"),
+        *("knock", "squat", "lunge", "swipe_left", "swipe_right", "arm_curl", "draw_x", "draw_triangle"),
+        *("tennis_swing", "tennis_serve", "kick", "shoot", "goggles", "change_weapon", "beat_both"),
+    )
+}
 
 MEANING: dict[str, dict[str, str]] = {
     "nw_ucla": {

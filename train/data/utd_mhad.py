@@ -20,8 +20,8 @@ from train.data.clip import Clip, checked, even_times
 from train.data.files import find
 
 DATA = "utd_mhad"
-# The set names a sensor of 30 frames a second, but at 30 people would jog at 1.9 strides a second and sit down 1.6 times
-# as fast as in the other sets: frames seem to have been dropped in recording. At 20 the motions agree.
+# The set names a sensor of 30 frames a second, but at 30 people would jog at 1.9 strides a second and sit down 1.6
+# times as fast as in the other sets: frames seem to have been dropped in recording. At 20 the motions agree.
 FPS = 20.0
 LABELS = (
     "swipe_left",

@@ -23,10 +23,10 @@ from train.data.files import find, table, text_of
 log = logging.getLogger(__name__)
 
 DATA = "utkinect"
-# Frame numbers a second. The set names a sensor of 30 frames, but its numbers advance by 2, 4, 6 or 8 and never by one,
-# and at 30 people would walk at 0.35 m/s and take more than twice as long to sit down as in the other sets; at 60 walking,
-# sitting, standing and picking up all agree with them. Joints and truths share the numbers: overlaps do not depend on it,
-# delays and rates scale.
+# Frame numbers a second. The set names a sensor of 30 frames, but its numbers advance by 2, 4, 6 or 8 and never by
+# one, and at 30 people would walk at 0.35 m/s and take more than twice as long to sit down as in the other sets; at 60
+# walking, sitting, standing and picking up all agree with them. Joints and truths share the numbers: overlaps do not
+# depend on it, delays and rates scale.
 NUMBERS_PER_SECOND = 60.0
 LABELS = {
     "walk": "walk",
