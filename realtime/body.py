@@ -49,13 +49,15 @@ class Belief(Enum):
 def believe(found: Landmarks) -> Belief:
     """Whether these are the landmarks of a body.
 
-    Shoulders and hips must be seen and inside the picture, the torso as long as a torso, and those elbows, wrists,
-    knees and ankles that are inside the picture must be seen too, on average. For a body to be SURE more of it must
-    be seen.
+    Numbers must be numbers, shoulders and hips must be seen and inside the picture, the torso as long as a torso, and
+    those elbows, wrists, knees and ankles that are inside the picture must be seen too, on average. For a body to be
+    SURE more of it must be seen.
     """
     seen = found.visibility[_JOINTS]
     inside = (np.abs(found.image[_JOINTS] - 0.5) <= 0.5).all(axis=1)
     torso = _TORSO @ found.world  # (3,)
+    if not np.isfinite(found.world).all() or not np.isfinite(found.visibility).all():
+        return Belief.NONE
     limbs = seen[_TRUNK:][inside[_TRUNK:]]
     if not inside[:_TRUNK].all() or seen[:_TRUNK].mean() < TRUNK_VISIBILITY or torso @ torso < TORSO_M**2:
         return Belief.NONE

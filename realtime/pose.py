@@ -12,13 +12,12 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -35,7 +34,10 @@ KINECT_AXES = np.array([-1, -1, 1], np.float32)  # from x right, y down, z away:
 LOOK_AGAIN_NS = SECOND_NS
 BLACK = np.zeros((64, 64, 3), np.uint8)
 FAILURES_IN_A_ROW = 3
-CHATTER = re.compile(rb"^(INFO: Created TensorFlow Lite|WARNING: All log messages before absl|[WIE]\d{4} .*\.cc:\d+\])")
+CHATTER = re.compile(
+    rb"^(INFO: Created TensorFlow Lite|WARNING: All log messages before absl"
+    rb"|[WI]\d{4} .*(inference_feedback_manager|landmark_projection_calculator|gl_context)\w*\.cc:\d+\])"
+)
 
 _stderr_lock = threading.Lock()
 
@@ -123,9 +125,12 @@ class MediaPipePose:
     def _build(self) -> Any:
         refuse_foreign_models(Path(self._library.__file__).parents[2])
         self._chatty_frames = 2
-        with quiet_stderr():
-            graph = self._library.Pose(model_complexity=1, smooth_landmarks=False)
-            graph.process(BLACK)  # the constructor returns, and chatters on, while its threads load the models
+        try:
+            with quiet_stderr():
+                graph = self._library.Pose(model_complexity=1, smooth_landmarks=False)
+                graph.process(BLACK)  # the constructor returns, and chatters on, while its threads load the models
+        except (RuntimeError, FileNotFoundError) as error:
+            raise LineError(f"MediaPipe does not start ({error}): run `make install`") from error
         return graph
 
     def _check_thread(self) -> None:
@@ -150,8 +155,6 @@ class MediaPipePose:
         self._chatty_frames = max(self._chatty_frames - 1, 0)
         world = np.array([(p.x, p.y, p.z) for p in result.pose_world_landmarks.landmark], np.float32)
         image = np.array([(p.x, p.y, p.visibility) for p in result.pose_landmarks.landmark], np.float32)
-        if not (np.isfinite(world).all() and np.isfinite(image).all()):
-            return None
         return Landmarks(world * KINECT_AXES, image[:, :2], image[:, 2])
 
     def _replace_graph(self, error: RuntimeError) -> None:
@@ -178,7 +181,7 @@ class MediaPipePose:
             return None
         pixels = found.image * np.array(shape[1::-1], np.float32)
         # The picture's spread over the body's own spread is the scale, whatever the posture.
-        scale = float(np.ptp(pixels, axis=0).sum() / np.ptp(found.world[:, :2], axis=0).sum())
+        scale = float(np.ptp(pixels, axis=0).sum() / max(np.ptp(found.world[:, :2], axis=0).sum(), 1e-3))
         hips = (pixels[HIPS[0]] + pixels[HIPS[1]]) / 2
         return self._tracker.seen(captured_ns, hips, STANDING_M * scale, sure=belief is Belief.SURE)
 
@@ -194,7 +197,7 @@ class MediaPipePose:
         return Pose(frame.index, frame.captured_ns, track, KINECT_V2_25, joints, confidence, places, box)
 
 
-def is_picture(image: np.ndarray | None) -> bool:
+def is_picture(image: np.ndarray | None) -> TypeGuard[np.ndarray]:
     """Whether this is an (H, W, 3) uint8 picture with something in it; an empty one breaks MediaPipe for good."""
     return (
         isinstance(image, np.ndarray)
@@ -252,21 +255,23 @@ def quiet_stderr() -> Iterator[None]:
     Its C++ side knows no log level, so file descriptor 2 itself is turned away, for the whole process, one block
     at a time.
     """
-    with _stderr_lock, tempfile.TemporaryFile() as caught:
+    with _stderr_lock:
         try:
             sys.stderr.flush()
             real = os.dup(2)
         except (OSError, ValueError, AttributeError):  # a program with no stderr has nothing to keep quiet
+            real = None
+        if real is None:
             yield
             return
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(real, 2)
-            os.close(real)
-            caught.seek(0)
-            for line in caught:
-                if not CHATTER.match(line):
-                    with suppress(OSError):
-                        os.write(2, line)
+        with open(os.memfd_create("stderr"), "w+b") as caught:
+            os.dup2(caught.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(real, 2)
+                os.close(real)
+                caught.seek(0)
+                rest = b"".join(line for line in caught if not CHATTER.match(line))
+                with suppress(OSError):
+                    os.write(2, rest)
