@@ -10,6 +10,7 @@ import numpy as np
 from realtime.puppet import COLUMN
 
 Key = tuple[float, Mapping[str, float]]
+_LOOSE = {"wrist": 0.035, "elbow": 0.12}  # how far a repeated posture strays, by the part of the limb
 _MIDLINE_FLIPS = ("pelvis_x", "roll", "twist", "look", "hip_turn")  # change sign in a mirror; sides swap names
 
 
@@ -43,7 +44,7 @@ class Scene:
     rng: np.random.Generator
 
     def changed(self, change: Mapping[str, float], size: float = 1.0, on: np.ndarray | None = None) -> np.ndarray:
-        """The base posture (or `on`) with some channels set.
+        """The base posture (or `on`) with some channels set, a little differently every time.
 
         What the trunk does scales with size, what the limbs do by a third of that: a hand that has to meet
         something still meets it.
@@ -51,7 +52,8 @@ class Scene:
         row = (self.base if on is None else on).copy()
         for name, value in change.items():
             limb = name.startswith(("right_", "left_"))
-            row[COLUMN[name]] = value * (1.0 + 0.35 * (size - 1.0) if limb else size)
+            loose = self.rng.normal(0.0, _LOOSE.get(name.split("_")[1] if limb else "", 0.0))
+            row[COLUMN[name]] = value * (1.0 + 0.35 * (size - 1.0) if limb else size) + loose
         return row
 
 

@@ -18,14 +18,14 @@ from realtime.gestures import clap, wave
 from realtime.keyframes import Key, Scene, Take, both, curve, handed, mirrored
 from realtime.puppet import COLUMN
 
-_SEATED = {"pelvis_y": -0.42, "pelvis_z": -0.40, "lean": 0.03, "chest": 0.04}
-_LAP = {"wrist_x": -0.08, "wrist_y": -0.66, "wrist_z": 0.44, "elbow_x": 0.5, "elbow_y": -0.4, "elbow_z": -0.8}
+_SEATED = {"pelvis_y": -0.33, "pelvis_z": -0.42, "lean": 0.0, "chest": 0.02}
+_LAP = {"wrist_x": 0.02, "wrist_y": -0.80, "wrist_z": 0.40, "elbow_x": 0.6, "elbow_y": -0.3, "elbow_z": -0.8}
 
 
 def seated(rest: np.ndarray) -> np.ndarray:
     """The sitting posture (C,) of a person with this standing posture (C,), hands on the thighs."""
     row = rest.copy()
-    for name, value in {**_SEATED, **both(**_LAP, foot_z=0.06, knee_out=0.12)}.items():
+    for name, value in {**_SEATED, **both(**_LAP, foot_z=0.02, knee_out=0.12)}.items():
         row[COLUMN[name]] = value
     return row
 
@@ -45,10 +45,12 @@ def _repeat(
     knots: list[tuple[float, np.ndarray]] = [(0.0, scene.base)]
     for turn in range(count):
         begin = turn * slot + scene.rng.uniform(0.25, 0.75) * (slot - length)
-        size = scene.style.amplitude * scene.rng.normal(1.0, 0.04)
+        size = scene.style.amplitude * scene.rng.normal(1.0, 0.10)
+        early = scene.rng.normal(0.0, 0.02)  # what comes before the middle of a repetition may take longer or shorter
         knots.append((begin, scene.base))
         for fraction, change in keys:
-            knots.append((begin + fraction * length, scene.changed(change, size, on)))
+            at = fraction + early * 4 * fraction * (1 - fraction)
+            knots.append((begin + at * length, scene.changed(change, size, on)))
         knots.append((begin + length, scene.base if end is None else end))
     knots.append((scene.duration_s, knots[-1][1]))
     return Take(curve(knots, scene.t))
@@ -57,17 +59,19 @@ def _repeat(
 def throw(scene: Scene) -> Take:
     """Overarm: the hand back behind the ear, forward past the head, down across the body, with a short step."""
     step = scene.rng.uniform(0.0, 0.28)
-    elbow_up = {"right_elbow_x": 1.0, "right_elbow_y": -0.15, "right_elbow_z": -0.2}
     foot = {"left_foot_z": step, "pelvis_z": 0.45 * step, "pelvis_y": -0.12 * step}
+    lift = {"left_foot_y": 0.25 * step, "left_foot_z": 0.5 * step, "pelvis_z": -0.1 * step}
+    land = {"left_foot_z": 0.5 * step, "left_foot_y": 0.12 * step}
+    # The elbow swings under the line from shoulder to wrist; where it would lie on that line, it could flip over.
     keys = [
-        (0.20, {**_arm(0.55, -0.25, 0.12), **elbow_up, "twist": -0.22, "left_wrist_z": 0.15, "left_foot_y": 0.0}),
-        (0.40, {**_arm(0.42, 0.42, -0.34), **elbow_up, "twist": -0.50, "lean": -0.04, "left_wrist_z": 0.32,
-                "left_wrist_y": -0.85, "left_foot_y": 0.25 * step, "left_foot_z": 0.5 * step, "pelvis_z": -0.1 * step}),
-        (0.49, {**_arm(0.36, 0.60, -0.26), **elbow_up, "twist": -0.42, "lean": 0.0, "left_wrist_z": 0.28, **foot}),
-        (0.575, {**_arm(0.16, 0.66, 0.55), **elbow_up, "twist": 0.12, "lean": 0.12, **foot}),
-        (0.64, {**_arm(-0.15, 0.10, 0.93), "twist": 0.38, "lean": 0.20, "right_elbow_x": 0.9, **foot}),
-        (0.74, {**_arm(-0.42, -0.52, 0.60), "twist": 0.42, "lean": 0.22, **foot}),
-        (0.86, {**_arm(0.0, -0.82, 0.30), "twist": 0.15, "left_foot_z": 0.5 * step, "left_foot_y": 0.12 * step}),
+        (0.20, {**_arm(0.55, -0.25, 0.12), **_elbow(0.5, -0.2, -0.9), "twist": -0.22, "left_wrist_z": 0.15}),
+        (0.40, {**_arm(0.42, 0.42, -0.34), **_elbow(0.7, -0.6, 0.2), "twist": -0.50, "lean": -0.04, **lift,
+                "left_wrist_z": 0.32, "left_wrist_y": -0.85}),
+        (0.49, {**_arm(0.36, 0.60, -0.26), **_elbow(0.8, -0.5, 0.2), "twist": -0.42, "left_wrist_z": 0.28, **foot}),
+        (0.575, {**_arm(0.16, 0.66, 0.55), **_elbow(1.0, -0.3, 0.0), "twist": 0.12, "lean": 0.12, **foot}),
+        (0.64, {**_arm(-0.15, 0.10, 0.93), **_elbow(0.9, -0.4, -0.1), "twist": 0.38, "lean": 0.20, **foot}),
+        (0.74, {**_arm(-0.42, -0.52, 0.60), **_elbow(0.9, -0.4, -0.3), "twist": 0.42, "lean": 0.22, **foot}),
+        (0.86, {**_arm(0.0, -0.82, 0.30), **_elbow(0.7, -0.3, -0.6), "twist": 0.15, **land}),
     ]  # fmt: skip
     return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 2.1)
 
@@ -76,12 +80,16 @@ def _arm(x: float, y: float, z: float) -> dict[str, float]:
     return {"right_wrist_x": x, "right_wrist_y": y, "right_wrist_z": z}
 
 
+def _elbow(x: float, y: float, z: float) -> dict[str, float]:
+    return {"right_elbow_x": x, "right_elbow_y": y, "right_elbow_z": z}
+
+
 def push(scene: Scene) -> Take:
     """From the chest straight forward, one hand or ("both") two."""
     elbow = {"right_elbow_x": 0.7, "right_elbow_y": -0.8, "right_elbow_z": -0.3}
     keys = [
-        (0.28, {**_arm(0.05, -0.28, 0.34), **elbow, "twist": -0.10}),
-        (0.40, {**_arm(0.02, -0.12, 0.30), **elbow, "twist": -0.12, "lean": 0.02}),
+        (0.28, {**_arm(0.05, -0.24, 0.26), **elbow, "twist": -0.10}),
+        (0.40, {**_arm(0.02, -0.10, 0.26), **elbow, "twist": -0.12, "lean": 0.02}),
         (0.56, {**_arm(0.0, 0.02, 0.96), **elbow, "twist": 0.20, "lean": 0.12, "right_flex": -0.7}),
         (0.66, {**_arm(0.0, 0.02, 0.97), **elbow, "twist": 0.20, "lean": 0.13, "right_flex": -0.7}),
         (0.84, {**_arm(0.08, -0.65, 0.45), "twist": 0.05}),
@@ -116,55 +124,71 @@ def squat(scene: Scene) -> Take:
 
 
 def pick_up(scene: Scene) -> Take:
-    """Down to the floor with bent knees or a bent back, a grip, and up with the thing held at the waist."""
-    knees = scene.rng.uniform(0.25, 1.0)
+    """Down to the floor, stooping or crouching over a forward foot, a grip, and up with the thing at the waist."""
+    crouch = float(np.clip(scene.rng.normal(0.30, 0.35), 0.0, 1.0))
+    stride = scene.rng.uniform(0.08, 0.40)
     down = {
-        "pelvis_y": -0.24 - 0.28 * knees,
-        "pelvis_z": -0.24 + 0.06 * knees,
-        "lean": 1.22 - 0.36 * knees,
-        "chest": 0.42 - 0.14 * knees,
-        "nod": 0.12,
-        "left_wrist_x": 0.05,
-        "left_wrist_y": -0.80,
-        "left_wrist_z": 0.22,
-        "left_elbow_x": 0.9,
-        "left_knee_out": 0.25,
-        "right_knee_out": 0.25,
-        "twist": 0.12,
-        **_arm(-0.08, -0.93, 0.20),
+        "pelvis_y": -0.04 - 0.44 * crouch,
+        "pelvis_z": 0.5 * stride - 0.10,
+        "lean": scene.rng.normal(1.08, 0.14) - 0.22 * crouch,
+        "chest": 0.30,
+        "twist": 0.18,
+        "left_foot_z": stride,
+        "right_foot_z": -0.3 * stride,
+        "right_foot_y": 0.25 * stride,
+        "left_knee_out": 0.2 * crouch,
+        "right_knee_out": 0.2 * crouch,
+        **_arm(-0.05, -0.93, 0.20 - 0.15 * (1 - crouch)),
+        **_other_arm(scene),
     }
-    held = {**_arm(0.02, -0.52, 0.52), "right_elbow_y": -0.5, "lean": 0.10, "nod": 0.25, "pelvis_y": -0.02}
-    half = {name: 0.5 * value for name, value in down.items() if "wrist" not in name}
-    keys = [(0.18, {**half, **_arm(0.05, -0.9, 0.25), "left_wrist_z": 0.2}), (0.38, down), (0.47, down),
-            (0.64, {**half, **_arm(0.0, -0.75, 0.45)}), (0.76, held), (0.86, held)]  # fmt: skip
+    held = {**_arm(0.04, -0.74, 0.32), "right_elbow_y": -0.3, "lean": 0.10, "nod": 0.2}
+    half = {name: 0.5 * value for name, value in down.items() if "wrist" not in name and "elbow" not in name}
+    keys = [(0.18, {**half, **_arm(0.05, -0.9, 0.18), "left_foot_y": 0.2 * stride}), (0.40, down), (0.45, down),
+            (0.64, {**half, **_arm(0.0, -0.84, 0.25)}), (0.78, held), (0.86, held)]  # fmt: skip
     if scene.variant == "both":
         keys = [(at, {**change, **_copied(change), "twist": 0.0}) for at, change in keys]
-    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 3.0)
+    return _repeat(scene, [(at, handed(scene, change)) for at, change in keys], 2.7)
+
+
+def _other_arm(scene: Scene) -> dict[str, float]:
+    """Where the left arm is while the right one reaches down: hanging, on the knee, or out behind for balance."""
+    ways = [(0.10, -0.93, -0.05, 0.5), (0.08, -0.60, 0.42, 0.9), (0.20, -0.76, -0.42, 0.6)]
+    x, y, z, out = ways[scene.rng.choice(3, p=(0.4, 0.2, 0.4))]
+    return {"left_wrist_x": x, "left_wrist_y": y, "left_wrist_z": z, "left_elbow_x": out}
 
 
 def _copied(change: Mapping[str, float]) -> dict[str, float]:
     """The right arm's channels, for the left arm too."""
-    return {name.replace("right_", "left_"): value for name, value in change.items() if name.startswith("right_")}
+    parts = ("right_wrist", "right_elbow")
+    return {name.replace("right_", "left_"): value for name, value in change.items() if name.startswith(parts)}
+
+
+def _hands_aside(scene: Scene) -> dict[str, float]:
+    """Where the hands are while the body bends over the feet: trailing behind, by the seat, or on the knees."""
+    ways = [(0.10, -0.88, -0.28), (0.14, -0.80, -0.10), (0.0, -0.74, 0.34)]
+    x, y, z = ways[scene.rng.choice(3, p=(0.5, 0.3, 0.2))]
+    return both(wrist_x=x, wrist_y=y, wrist_z=z, elbow_x=0.7, elbow_y=0.0, elbow_z=-0.8)
 
 
 def sit_down(scene: Scene) -> Take:
     """Lean forward, hips back and down onto the seat, upright again; the hands end on the thighs."""
-    hands = both(wrist_x=0.02, wrist_y=-0.76, wrist_z=0.36, elbow_x=0.6, elbow_y=-0.2, elbow_z=-0.8, knee_out=0.1)
+    hands, bend = _hands_aside(scene), scene.rng.normal(0.68, 0.13)
     keys = [
-        (0.22, {"lean": 0.24, "pelvis_z": -0.10, "pelvis_y": -0.03, "nod": 0.2, **both(wrist_y=-0.92, wrist_z=0.20)}),
-        (0.52, {"lean": 0.55, "pelvis_z": -0.29, "pelvis_y": -0.23, "chest": 0.08, **hands}),
-        (0.76, {"lean": 0.47, "pelvis_z": -0.39, "pelvis_y": -0.415, "chest": 0.08, **hands, **both(foot_z=0.02)}),
+        (0.22, {"lean": 0.4 * bend, "pelvis_z": -0.10, "pelvis_y": -0.02, "nod": 0.2, **both(wrist_y=-0.94)}),
+        (0.48, {"lean": bend, "pelvis_z": -0.28, "pelvis_y": -0.15, "chest": 0.08, **hands}),
+        (0.70, {"lean": 0.8 * bend, "pelvis_z": -0.40, "pelvis_y": -0.32, "chest": 0.06, **hands}),
+        (0.84, {"lean": 0.3 * bend, "pelvis_z": -0.42, "pelvis_y": -0.33, **both(wrist_y=-0.88, wrist_z=0.2)}),
     ]
     return _repeat(scene, keys, 1.9, end=scene.seat)
 
 
 def stand_up(scene: Scene) -> Take:
     """Lean forward until the weight is over the feet, then hips forward and up."""
-    hands = both(wrist_x=0.0, wrist_y=-0.72, wrist_z=0.40, elbow_x=0.6, elbow_y=-0.2, elbow_z=-0.8)
+    hands, bend = _hands_aside(scene), scene.rng.normal(0.66, 0.13)
     keys = [
-        (0.28, {"lean": 0.56, "pelvis_z": -0.36, "pelvis_y": -0.41, "chest": 0.08, **hands, **both(foot_z=0.01)}),
-        (0.52, {"lean": 0.50, "pelvis_z": -0.24, "pelvis_y": -0.22, "chest": 0.05, **hands}),
-        (0.76, {"lean": 0.16, "pelvis_z": -0.06, "pelvis_y": -0.02, **both(wrist_y=-0.94, wrist_z=0.14)}),
+        (0.26, {"lean": bend, "pelvis_z": -0.39, "pelvis_y": -0.32, "chest": 0.08, **hands}),
+        (0.50, {"lean": 0.9 * bend, "pelvis_z": -0.24, "pelvis_y": -0.14, "chest": 0.05, **hands}),
+        (0.76, {"lean": 0.25 * bend, "pelvis_z": -0.06, "pelvis_y": -0.01, **both(wrist_y=-0.95)}),
     ]
     return _repeat(scene, keys, 1.9, end=scene.rest, on=scene.rest)
 
@@ -234,7 +258,7 @@ ACTIONS: dict[str, Action] = {
     "jog": Action(jog, ("place", "treadmill"), least_s=2.0),
     "sit_down": Action(sit_down),
     "stand_up": Action(stand_up, start="seated"),
-    "throw": Action(throw, _HANDS, least_s=1.8),
+    "throw": Action(throw, _HANDS, least_s=2.0),
     "pick_up": Action(pick_up, (*_HANDS, "both"), least_s=2.0),
     "clap": Action(clap, start="any", least_s=1.5),
     "kick": Action(kick, _HANDS),

@@ -56,7 +56,7 @@ class Body:
     @property
     def standing(self) -> float:
         """Height of hip_center above the floor of a person who stands at ease, metres."""
-        return self.ankle_height + 0.985 * self.leg + self.hip_drop
+        return self.ankle_height + self.leg + self.hip_drop
 
 
 def random_body(rng: np.random.Generator) -> Body:
@@ -82,7 +82,8 @@ REST = {
     **{f"{side}_wrist_{axis}": value for side in SIDES for axis, value in zip("xyz", (0.13, -0.96, 0.06), strict=True)},
     **{f"{side}_elbow_{axis}": value for side in SIDES for axis, value in zip("xyz", (0.45, -0.1, -1.0), strict=True)},
     **{f"{side}_foot_x": 0.03 for side in SIDES},
-    "lean": 0.04,
+    **{f"{side}_foot_z": -0.04 for side in SIDES},  # sensors see the hips before the ankles
+    "lean": 0.03,
     "nod": 0.06,
 }
 
@@ -126,7 +127,7 @@ def two_bones(
     """
     line = target - start
     distance = np.linalg.norm(line, axis=-1)
-    longest, knee = 0.998 * (first + second), 0.94 * (first + second)
+    longest, knee = 0.999 * (first + second), 0.965 * (first + second)
     over = np.maximum(distance - knee, 0.0) / (longest - knee)
     reach = np.where(distance > knee, knee + (longest - knee) * np.tanh(over), distance)
     reach = np.maximum(reach, abs(first - second) + 0.18 * min(first, second))

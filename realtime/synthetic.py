@@ -102,14 +102,15 @@ def perform(
 def _make_person(rng: np.random.Generator, body: Body | None, yaw_deg: float) -> _Person:
     drawn = random_body(rng)
     style = Style(
-        float(rng.uniform(0.88, 1.14)), float(rng.uniform(0.9, 1.12)), str(rng.choice(["right"] * 9 + ["left"]))
+        float(rng.uniform(0.84, 1.20)), float(rng.uniform(0.85, 1.18)), str(rng.choice(["right"] * 9 + ["left"]))
     )
     rest = posture()
     for side in ("right", "left"):
-        rest[COLUMN[f"{side}_wrist_x"]] += rng.normal(0.0, 0.03)
-        rest[COLUMN[f"{side}_wrist_z"]] += rng.normal(0.0, 0.03)
-        rest[COLUMN[f"{side}_foot_x"]] += rng.uniform(-0.02, 0.06)
-    rest[COLUMN["lean"]] = REST["lean"] + rng.normal(0.0, 0.015)
+        rest[COLUMN[f"{side}_wrist_x"]] += rng.normal(0.0, 0.04)
+        rest[COLUMN[f"{side}_wrist_z"]] += rng.normal(0.0, 0.06)
+        rest[COLUMN[f"{side}_foot_x"]] += rng.uniform(-0.03, 0.08)
+        rest[COLUMN[f"{side}_foot_z"]] += rng.normal(0.0, 0.025)
+    rest[COLUMN["lean"]] = REST["lean"] + rng.normal(0.0, 0.03)
     place = np.array([rng.uniform(-0.25, 0.25), rng.uniform(2.7, 3.4)])
     return _Person(body or drawn, style, rest, place, float(rng.uniform(0.85, 1.25)), float(np.radians(yaw_deg)))
 

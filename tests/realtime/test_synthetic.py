@@ -86,7 +86,7 @@ def test_a_wave_lifts_that_hand_to_the_head_and_swings_it(side):
 def test_sitting_down_lowers_the_hips_with_the_trunk_leaning_forward_and_standing_up_undoes_it():
     motion = perform([("sit_down", 2.4), ("nothing", 2.0), ("stand_up", 2.4), ("nothing", 1.0)], seed=4, noise=False)
     hips = joint(motion, "hip_center")
-    assert 0.28 < hips[0, 1] - hips[90, 1] < 0.45
+    assert 0.22 < hips[0, 1] - hips[90, 1] < 0.45
     assert 0.25 < hips[90, 2] - hips[0, 2] < 0.45  # backwards, away from the sensor
     lean = hips[:, 2] - joint(motion, "shoulder_center")[:, 2]  # towards the sensor
     assert lean[:72].max() > 0.15 > lean[90]
@@ -165,7 +165,7 @@ def test_frames_go_on_without_a_jump_and_carry_one_track():
         ([], "at least one"),
         ([("fly", 2.0)], "actions are nothing, wave"),
         ([("wave:foot", 2.0)], "right, left, both"),
-        ([("throw", 0.2)], "1.8 to 3600 seconds, got 0.2"),
+        ([("throw", 0.2)], "2.0 to 3600 seconds, got 0.2"),
         ([("nothing", 1.0), ("stand_up", 2.0)], "put sit_down first"),
         ([("sit_down", 2.0), ("walk", 4.0)], "put stand_up first"),
     ],
