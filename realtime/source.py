@@ -85,7 +85,7 @@ def _open_stdin(descriptor: int, mirror: bool) -> Source:
 
 
 def _open_synthetic(seed: int | None, fps: float) -> Opened:
-    from realtime.synthetic import synthetic_frames
+    from realtime.generator import synthetic_frames
 
     info = SourceInfo("synthetic", "synthetic", fps=fps, layout=KINECT_V2_25.name)
     return Opened(info, synthetic_frames(seed=seed, fps=fps), lambda: None, Tally())

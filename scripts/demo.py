@@ -1,6 +1,6 @@
 """Plays the embedded recording through the whole line and prints the events that a ZeroMQ subscriber receives.
 
-The recording was made by our own generator (realtime/synthetic.py), so what happens in it is known. Both are
+The recording was made by our own generator (realtime/generator), so what happens in it is known. Both are
 printed: what the script says and what was recognised. Run it with `make demo`.
 
 Exit codes: 0 every action of the script got a start and its end · 1 one did not, or the line failed ·
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO
 
 from realtime.bus import Subscriber
+from realtime.generator import DEMO_SCRIPT, Script
 from realtime.messages import ActionEvent, MessageError, Status
-from realtime.synthetic import DEMO_SCRIPT, Script
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDING = ROOT / "realtime" / "assets" / "demo.mcap"

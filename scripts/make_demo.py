@@ -1,6 +1,6 @@
 """Writes the recording that `make demo` plays: `python scripts/make_demo.py [FILE]`.
 
-A synthetic person (realtime/synthetic.py) stands, waves, walks, sits down, stands up, throws and claps. The same
+A synthetic person (realtime/generator) stands, waves, walks, sits down, stands up, throws and claps. The same
 file comes out every time; a test holds the committed one to it.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder, installed or not
 
+from realtime.generator import DEMO_SCRIPT, perform  # noqa: E402
 from realtime.messages import Person, PoseMessage, PoseMoment  # noqa: E402
 from realtime.recording import RecordingWriter  # noqa: E402
 from realtime.schema import SECOND_NS  # noqa: E402
 from realtime.skeleton import KINECT_V2_25  # noqa: E402
-from realtime.synthetic import DEMO_SCRIPT, perform  # noqa: E402
 
 DEMO = ROOT / "realtime" / "assets" / "demo.mcap"
 SEED = 11

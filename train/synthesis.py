@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from realtime.generator import perform
 from realtime.skeleton import KINECT_V2_25
-from realtime.synthetic import perform
 from train.data.clip import Recording, Truth
 
 ACTIONS = ("wave", "walk", "throw", "clap", "pick_up", "jog", "kick", "squat", "push")

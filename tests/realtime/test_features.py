@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from realtime.features import MOTION_GAIN, canonical, channels, features
+from realtime.generator import perform
 from realtime.skeleton import CORE_16, KINECT_V2_25, convert
-from realtime.synthetic import perform
 
 STREAMS = ("joint", "bone", "motion")
 N, T, V = 3, 24, len(CORE_16)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from realtime.errors import UsageError
+from realtime.generator import perform
 from realtime.pipeline import Step
 from realtime.schema import SECOND_NS, Event, Frame, Pose, Scores
 from realtime.show import Board, Screen, draw, no_display, places
 from realtime.skeleton import KINECT_V2_25
-from realtime.synthetic import perform
 
 CLASSES = ("nothing", "wave", "walk")
 

@@ -1,4 +1,4 @@
-"""How a person moves: for each action, smooth curves of the figure's channels over time (see realtime.puppet).
+"""How a person moves: for each action, smooth curves of the figure's channels over time (see puppet.py).
 
 All curves are our own, written from what people do and checked for height, lean, cadence and duration against
 public Kinect recordings; no recording is copied. Letters: T frames, C channels.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from realtime.gait import jog, walk
-from realtime.gestures import clap, wave
-from realtime.keyframes import Key, Scene, Take, both, curve, handed, mirrored
-from realtime.puppet import COLUMN
+from realtime.generator.gait import jog, walk
+from realtime.generator.gestures import clap, wave
+from realtime.generator.keyframes import Key, Scene, Take, both, curve, handed, mirrored
+from realtime.generator.puppet import COLUMN
 
 _SEATED = {"pelvis_y": -0.33, "pelvis_z": -0.42, "lean": 0.0, "chest": 0.02}
 _LAP = {"wrist_x": 0.02, "wrist_y": -0.80, "wrist_z": 0.40, "elbow_x": 0.6, "elbow_y": -0.3, "elbow_z": -0.8}

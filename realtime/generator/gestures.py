@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from realtime.keyframes import Scene, Take, both, fade, handed
-from realtime.puppet import CHANNELS, COLUMN, posture
+from realtime.generator.keyframes import Scene, Take, both, fade, handed
+from realtime.generator.puppet import CHANNELS, COLUMN, posture
 
 _VIA = {"right_wrist_x": 0.22, "right_wrist_z": 0.28}
 

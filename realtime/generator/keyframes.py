@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from realtime.puppet import COLUMN
+from realtime.generator.puppet import COLUMN
 
 Key = tuple[float, Mapping[str, float]]
 _LOOSE = {"wrist": 0.035, "elbow": 0.12}  # how far a repeated posture strays, by the part of the limb

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from realtime.keyframes import Scene, Take, fade, minimum_jerk
-from realtime.puppet import COLUMN
+from realtime.generator.keyframes import Scene, Take, fade, minimum_jerk
+from realtime.generator.puppet import COLUMN
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from realtime.errors import UsageError
-from realtime.motions import ACTIONS
+from realtime.generator import perform, synthetic_frames
+from realtime.generator.motions import ACTIONS
 from realtime.recording import read_recording
 from realtime.skeleton import KINECT_V2_25
-from realtime.synthetic import perform, synthetic_frames
 from realtime.wire import poses
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from realtime.errors import UsageError
-from realtime.keyframes import Scene, Style
-from realtime.kinect_noise import sense
-from realtime.motions import ACTIONS, seated
-from realtime.puppet import COLUMN, REST, Body, pose_body, posture, random_body
+from realtime.generator.keyframes import Scene, Style
+from realtime.generator.kinect_noise import sense
+from realtime.generator.motions import ACTIONS, seated
+from realtime.generator.puppet import COLUMN, REST, Body, pose_body, posture, random_body
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import KINECT_V2_25
 
@@ -87,7 +87,7 @@ def perform(
 ) -> Motion:
     """Plays a script of (action, seconds) and returns what the sensor sees.
 
-    Actions are the keys of `realtime.motions.ACTIONS`, with a variant after a colon if one is wanted ("wave:left",
+    Actions are the keys of `motions.ACTIONS`, with a variant after a colon if one is wanted ("wave:left",
     "walk:treadmill"); without one the seed chooses. A script that begins with stand_up begins seated. The same seed
     gives the same motion at every frame rate, with and without noise. yaw_deg: facing; 0 faces the sensor, positive
     is turned to the person's left. Raises UsageError for an unknown action, variant, or an order no body can follow.
