@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from realtime.bundle import Bundle
 from realtime.bus import Numbers, Publisher
@@ -30,9 +30,12 @@ from realtime.messages import (
 from realtime.meter import Reading
 from realtime.pipeline import Step
 from realtime.recording import RecordingWriter
+from realtime.resample import RESET_GAP_NS
 from realtime.schema import Event, Pose, Window
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
+
+BREATH_S = 0.2  # how often a wait looks whether it is to stop
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,11 @@ class Outputs:
 
 
 class Reporter:
-    """Turns what the line decides into messages and sends them. Close it to finish its files."""
+    """Turns what the line decides into messages and sends them. Close it to finish its files.
+
+    A file that cannot be written raises LineError once, when everything else of that step was told; it is left
+    alone from then on, so the ends that follow still reach the bus.
+    """
 
     def __init__(self, outputs: Outputs, bundle: Bundle, backend: str, info: SourceInfo) -> None:
         self._outputs, self._info, self._classes = outputs, info, bundle.classes
@@ -65,11 +72,12 @@ class Reporter:
         )
         self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
         self._windows: dict[int, Window] = {}
+        self._failure: LineError | None = None
         self._stack = ExitStack()
         with ExitStack() as opening:  # what was opened before one fails is closed again
             self._bus = opening.enter_context(Publisher(outputs.publish)) if outputs.publish else None
-            self._events = opening.enter_context(_appending(outputs.events)) if outputs.events else None
-            self._recording = opening.enter_context(RecordingWriter(outputs.record)) if outputs.record else None
+            self._events = opening.enter_context(_EventFile(outputs.events)) if outputs.events else None
+            self._recording = opening.enter_context(_recording(outputs.record)) if outputs.record else None
             self._stack = opening.pop_all()
 
     @property
@@ -77,10 +85,17 @@ class Reporter:
         """Where subscribers connect."""
         return self._bus.address if self._bus else None
 
-    def wait_for_subscriber(self, timeout_s: float) -> None:
-        """Waits until somebody subscribed; UsageError where nobody comes."""
-        if self._bus is not None and not self._bus.wait_for_subscriber(timeout_s):
-            raise UsageError(f"no subscriber came to {self.address} within {timeout_s:g} s; start it, then run again")
+    def wait_for_subscriber(self, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Waits until somebody subscribed or `stopped` says true; UsageError where nobody comes."""
+        deadline = time.monotonic() + timeout_s
+        while self._bus is not None and not stopped():
+            left_s = deadline - time.monotonic()
+            if self._bus.wait_for_subscriber(min(max(left_s, 0.0), BREATH_S)):
+                return
+            if left_s <= 0:
+                raise UsageError(
+                    f"no subscriber came to {self.address} within {timeout_s:g} s; start it, then run again"
+                )
 
     def step(self, step: Step) -> list[ActionEvent]:
         """Tells what one frame brought about; returns the events told."""
@@ -110,11 +125,15 @@ class Reporter:
             self._people.pop(track, None)
             self._windows.pop(track, None)
             self.status("window_reset", frame.captured_ns, "the person was not seen for more than 0.5 s", track)
+        self._forget(frame.captured_ns)
+        self._raise_failure()
         return told
 
     def events(self, events: Sequence[Event]) -> list[ActionEvent]:
         """Tells events that no frame decided: the ends at closing."""
-        return [self._tell(event, Latency()) for event in events]
+        told = [self._tell(event, Latency()) for event in events]
+        self._raise_failure()
+        return told
 
     def status(self, state: str, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
@@ -143,6 +162,16 @@ class Reporter:
         """Lets the last messages leave and finishes the files."""
         self._stack.close()
 
+    def _forget(self, now_ns: int) -> None:
+        """Drops people who left before they had a window: the window stage never tells them as lost."""
+        for track in [t for t, (pose, _) in self._people.items() if abs(now_ns - pose.captured_ns) > RESET_GAP_NS]:
+            del self._people[track]
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
     def _tell_poses(self, step: Step) -> None:
         layout = step.poses[0].layout if step.poses else LAYOUTS[self._info.layout or KINECT_V2_25.name]
         message = pose_message(
@@ -150,8 +179,11 @@ class Reporter:
             session=self._numbers.session, seq=self._numbers.take("pose"), source=self._info.id, clock=self._clock,
         )  # fmt: skip
         if self._recording is not None:
-            with _disk(self._outputs.record):
-                self._recording.write(message)
+            try:
+                with _disk(self._outputs.record):
+                    self._recording.write(message)
+            except LineError as error:
+                self._recording, self._failure = None, error
         if self._outputs.poses:
             self._publish(message)
 
@@ -165,8 +197,11 @@ class Reporter:
         )  # fmt: skip
         payload = self._publish(message)
         if self._events is not None:
-            with _disk(self._outputs.events):
-                self._events.write(payload + b"\n")
+            try:
+                with _disk(self._outputs.events):
+                    self._events.write(payload + b"\n")
+            except LineError as error:
+                self._events, self._failure = None, error
         return message
 
     def _publish(self, message: AnyMessage) -> bytes:
@@ -186,9 +221,39 @@ def _percentiles(pair: tuple[float, float]) -> Percentiles:
     return Percentiles(p50=round(pair[0], 3), p95=round(pair[1], 3))
 
 
-def _appending(path: Path) -> IO[bytes]:
-    """An unbuffered file that events are added to; each line is whole or absent. UsageError where it cannot be."""
-    try:
-        return path.open("ab", buffering=0)
-    except OSError as error:
-        raise UsageError(f"cannot write events to {path}: {error.strerror}; name a file that can be written") from error
+@contextmanager
+def _recording(path: Path) -> Iterator[RecordingWriter]:
+    """A recording; LineError where it cannot be finished, and then it stays NAME.partial."""
+    with _disk(path), RecordingWriter(path) as writer:
+        yield writer
+
+
+class _EventFile:
+    """A file that events are added to, unbuffered; each line is whole or absent."""
+
+    def __init__(self, path: Path) -> None:
+        """UsageError where it cannot be opened for writing."""
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write events to {path}: {error.strerror}; name a file that can be written"
+            ) from error
+
+    def write(self, line: bytes) -> None:
+        """Adds one line; OSError where it does not fit, and then nothing of it is there."""
+        size, left = os.fstat(self._file.fileno()).st_size, line
+        try:
+            while left:  # a disk that gets full takes a part first
+                left = left[self._file.write(left) :]
+        except OSError:
+            if len(left) < len(line):
+                with suppress(OSError):  # a pipe takes nothing back
+                    self._file.truncate(size)
+            raise
+
+    def __enter__(self) -> _EventFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -154,7 +154,7 @@ def test_closing_ends_what_is_open_once_and_frees_the_pose_stage():
     pose = Closing()
     pipeline = recited(Recited(), pose)
     taken = steps(pipeline, frames())
-    assert [event.phase for event in events(taken)][0] == "start"
+    assert events(taken)[0].phase == "start"
     ends = pipeline.close(taken[-1].frame.captured_ns, "shutdown")
     assert [(event.phase, event.end_reason) for event in ends] == [("end", "shutdown")]
     assert pipeline.close(taken[-1].frame.captured_ns, "shutdown") == []
