@@ -15,7 +15,10 @@ STAGES = ("pose", "window", "model", "decoder")
 
 
 class FindsPoses(Protocol):
-    """The pose stage: people in a frame."""
+    """The pose stage: people in a frame. refused: frames that were no good; gated: finds not believed a body."""
+
+    refused: int
+    gated: int
 
     def find(self, frame: Frame) -> tuple[Pose, ...]: ...
     def close(self) -> None: ...
@@ -69,8 +72,13 @@ class Pipeline:
 
     @property
     def refused(self) -> int:
-        """Joints and poses turned away by the window stage."""
-        return self._windows.refused + self._windows.late + self._windows.crowded
+        """Pictures turned away by the pose stage, joints and poses by the window stage."""
+        return self._pose.refused + self._windows.refused + self._windows.late + self._windows.crowded
+
+    @property
+    def gated(self) -> int:
+        """What looked like a person and was not believed to be one."""
+        return self._pose.gated
 
     def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
         """Ends every open event and frees the pose stage."""

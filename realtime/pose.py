@@ -43,7 +43,10 @@ _stderr_lock = threading.Lock()
 
 
 class PoseStage(Protocol):
-    """Finds the people in a frame."""
+    """Finds the people in a frame. refused: frames that were no good; gated: finds that are not believed a body."""
+
+    refused: int
+    gated: int
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this frame, none where nobody is seen or the frame is no good."""
@@ -54,6 +57,8 @@ class PoseStage(Protocol):
 
 class PassThrough:
     """The pose stage of sources that bring poses themselves."""
+
+    refused = gated = 0
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The frame's own poses."""

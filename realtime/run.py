@@ -185,7 +185,7 @@ class Line:
         refused = self._source.refused + self._source.corrupt + self._pipeline.refused
         persons = self._persons[0] if reading.fps else 0
         self._reporter.heartbeat(reading, self._source.dropped, refused, self._pipeline.open_events, persons)
-        self._terminal.beat(reading, self._source.dropped, refused, persons)
+        self._terminal.beat(reading, self._source.dropped, refused, persons, self._pipeline.gated)
 
     def _finish(self, reason: EndReason, state: str, why: str | None) -> None:
         """Ends every open event, tells the last state and frees everything; also after an error."""

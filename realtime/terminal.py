@@ -17,6 +17,8 @@ from realtime.pipeline import Step
 if TYPE_CHECKING:
     from realtime.show import Board, Screen
 
+ADVICE_AFTER_S = 3  # seconds with something like a person and nobody believed
+
 
 class Terminal:
     """Prints to standard error, so standard output stays free. `closed` turns true when the window is closed."""
@@ -25,6 +27,7 @@ class Terminal:
         self.closed = False
         self._console, self._bundle, self._info, self._quiet = console, bundle, info, quiet
         self._begun_ns: int | None = None
+        self._gated = self._doubtful_s = 0
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
         self._board: Board | None = None
@@ -59,8 +62,9 @@ class Terminal:
             if event.phase != "update":
                 self._say(self._line(event))
 
-    def beat(self, reading: Reading, drops: int, refused: int, persons: int) -> None:
-        """Once a second: the status line, on a terminal only."""
+    def beat(self, reading: Reading, drops: int, refused: int, persons: int, gated: int) -> None:
+        """Once a second: the status line, on a terminal only; and advice where only parts of a person are in view."""
+        self._advise(persons, gated)
         if self._quiet or not self._console.is_terminal:
             return
         age = f", frame age p95 {reading.frame_age_ms[1]:.0f} ms" if reading.frame_age_ms else ""
@@ -80,6 +84,12 @@ class Terminal:
             self._spinner = None
         if self._screen is not None:
             self._screen.close()
+
+    def _advise(self, persons: int, gated: int) -> None:
+        doubtful, self._gated = persons == 0 and gated > self._gated, gated
+        self._doubtful_s = self._doubtful_s + 1 if doubtful else 0
+        if self._doubtful_s == ADVICE_AFTER_S:
+            self._say("parts of a person are in view, but no whole body: step back until hips and shoulders are seen")
 
     def _open_window(self) -> None:
         from realtime import show  # here: without --show no drawing is loaded
