@@ -5,7 +5,6 @@ One loop: frame -> poses -> windows -> scores -> events, and what it decides is 
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import time
@@ -22,14 +21,14 @@ from realtime.bus import DEFAULT_ADDRESS
 from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
 from realtime.engine import Engine, open_engine
-from realtime.errors import SourceError, UsageError
+from realtime.errors import LineError, SourceError, UsageError
 from realtime.meter import Meter
 from realtime.pipeline import Pipeline, Step
 from realtime.pose import MediaPipePose, PassThrough, PoseStage
 from realtime.report import Outputs, Reporter
 from realtime.schema import SECOND_NS, EndReason
 from realtime.source import Source, open_source
-from realtime.terminal import Terminal
+from realtime.terminal import Terminal, log_to
 from realtime.window import WindowBuffer
 
 EXAMPLES = """examples:
@@ -157,14 +156,17 @@ class Line:
                     self._take(self._pipeline.step(frame))
                 self._beat(not fast)
                 if self._stop.code is not None or self._terminal.closed:
-                    reason, code = "shutdown", self._stop.code or 0
                     break
+            # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
+            if self._stop.code is not None or self._terminal.closed:
+                reason, code = "shutdown", self._stop.code or 0
             self._finish(reason, "ended", None)
-        except SourceError as error:
-            self._finish("source_lost", "offline", str(error))
+        except LineError as error:
+            self._finish("source_lost" if isinstance(error, SourceError) else "shutdown", "offline", str(error))
             raise
-        except BaseException:
-            self._finish("shutdown", "offline", "internal error")
+        except BaseException as error:
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else "internal error"
+            self._finish("shutdown", "offline", why)
             raise
         return code
 
@@ -189,10 +191,12 @@ class Line:
 
     def _finish(self, reason: EndReason, state: str, why: str | None) -> None:
         """Ends every open event, tells the last state and frees everything; also after an error."""
-        events = self._pipeline.close(self._now_ns, reason)
-        self._terminal.events(self._reporter.events(events))
-        self._reporter.status(state, self._now_ns, why)
-        self._terminal.close()
+        try:
+            told = self._reporter.events(self._pipeline.close(self._now_ns, reason))
+            self._reporter.status(state, self._now_ns, why)
+            self._terminal.events(told)
+        finally:
+            self._terminal.close()
 
 
 def make_decoder(bundle: Bundle) -> Decoder:
@@ -210,6 +214,7 @@ def make_pipeline(pose: PoseStage, bundle: Bundle, engine: Engine, persons: int)
 def run(config: Config, console: Console) -> int:
     """Puts the line together and runs it; LineError says what is wrong."""
     _check(config)
+    log_to(console, config.output.quiet)
     stop = Stop()
     bundle = load_bundle(config.recognition.bundle or default_bundle())
     engine = open_engine(bundle, config.recognition.backend, config.recognition.threads)
@@ -228,7 +233,7 @@ def run(config: Config, console: Console) -> int:
             terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
             terminal.opening(reporter.address, engine.backend)
             if outputs.wait_subscriber:
-                reporter.wait_for_subscriber(outputs.wait_subscriber)
+                reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
             line = Line(source, make_pipeline(pose, bundle, engine, persons), reporter, terminal, stop)
             return line.run(config.input.duration, config.input.fast)
         finally:
@@ -247,7 +252,6 @@ def _check(config: Config) -> None:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     return run_command(Config, "realtime.run", EXAMPLES, run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -114,3 +115,19 @@ class Terminal:
     def _say(self, text: str) -> None:
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
+
+
+class _LogLines(logging.Handler):
+    """Prints what modules log above the status line, which would otherwise be drawn over it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, soft_wrap=True)
+
+
+def log_to(console: Console, quiet: bool) -> None:
+    """Sends warnings of every module to this console; only errors with quiet."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, handlers=[_LogLines(console)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -229,3 +230,10 @@ def check_story(events: Sequence[ActionEvent]) -> None:
             del open_[event.id]
             done.add(event.id)
     assert not open_, f"never ended: {[json.loads(encode(event)) for event in open_.values()]}"
+
+
+def free_address() -> str:
+    """A loopback address that nobody uses just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"

@@ -1,0 +1,359 @@
+"""The line as a program: how it ends, what it leaves behind, and that the camera's frame rate does not matter."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from realtime import run as program
+from realtime.bundle import default_bundle, load_bundle
+from realtime.bus import Subscriber
+from realtime.engine import open_engine
+from realtime.errors import LineError, SourceError
+from realtime.feed import SourceInfo
+from realtime.generator.perform import perform
+from realtime.messages import ActionEvent, Heartbeat, PoseMessage, Status
+from realtime.meter import Reading
+from realtime.pose import PassThrough
+from realtime.report import Outputs, Reporter
+from realtime.run import Line, Stop, make_pipeline
+from realtime.schema import SECOND_NS, Frame, Pose
+from realtime.skeleton import KINECT_V2_25
+from realtime.terminal import Terminal
+from tests.realtime.hands import (
+    ended,
+    frames,
+    free_address,
+    lines,
+    read_events,
+    start,
+    write_hands,
+    write_recording,
+)
+
+RAISED = 105  # frames of `frames()` after which the hand is up and told
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnx", reason="the tiny model is made with the onnx package, which is not installed")
+    return write_hands(tmp_path_factory.mktemp("run") / "hands")
+
+
+@pytest.fixture
+def line(hands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Runs the program within this process and gives its exit code; events go to events.jsonl."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*flags: object, pub: str = "none") -> int:
+        given = ["run", "--bundle", hands, "--pub", pub, "--events", tmp_path / "events.jsonl", *flags]
+        monkeypatch.setattr("sys.argv", [str(flag) for flag in given])
+        return program.main()
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write_recording(tmp_path / "hand.mcap", frames())
+
+
+def story(path: Path) -> list[tuple[str, str, str | None]]:
+    return [(e.phase, e.action.id, e.end_reason) for e in read_events(path) if e.phase != "update"]
+
+
+@contextmanager
+def raising(hands: Path, folder: Path, *flags: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A line of its own process that reads standard input and has just told that the hand went up."""
+    events = folder / "events.jsonl"
+    process = start("--bundle", hands, "--source", "-", "--events", events, *flags, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(lines(frames()[:RAISED])))
+    process.stdin.flush()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (events.exists() and b'"start"' in events.read_bytes()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_end_of_a_file_is_success_and_every_event_has_its_end(line, recording, tmp_path, capfd):
+    assert line("--source", recording, "--fast") == 0
+    assert story(tmp_path / "events.jsonl") == [("start", "right_up", None), ("end", "right_up", "score")]
+    said = capfd.readouterr()
+    assert said.out == "" and "right hand up" in said.err and "error" not in said.err
+
+
+def test_a_file_that_ends_within_an_action_ends_it(line, tmp_path):
+    path = write_recording(tmp_path / "cut.mcap", frames()[:RAISED])
+    assert line("--source", path, "--fast") == 0
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "source_lost")
+
+
+def test_a_recording_of_the_line_gives_the_same_events_again(line, recording, tmp_path):
+    assert line("--source", recording, "--fast", "--record", tmp_path / "again.mcap") == 0
+    first = read_events(tmp_path / "events.jsonl")
+    (tmp_path / "events.jsonl").unlink()
+    assert line("--source", tmp_path / "again.mcap", "--fast") == 0
+    second = read_events(tmp_path / "events.jsonl")
+    told = [[(e.phase, e.action, e.score, e.alternatives, e.track) for e in events] for events in (first, second)]
+    assert told[0] == told[1]
+    assert len({e.session for e in first + second}) == 2
+
+
+def test_duration_counts_the_time_of_the_source(line, recording, tmp_path):
+    assert line("--source", recording, "--fast", "--duration", 3.5) == 0
+    end = read_events(tmp_path / "events.jsonl")[-1]
+    assert end.end_reason == "shutdown"
+    start_ns = read_events(tmp_path / "events.jsonl")[0].time.onset_mono_ns
+    assert 0.8 < (end.time.decided_mono_ns - start_ns) / SECOND_NS < 1.5
+
+
+def test_the_synthetic_person_plays_for_ever_until_the_duration(line, tmp_path):
+    assert line("--source", "synthetic", "--seed", 4, "--fast", "--duration", 40, "--quiet") == 0
+    read_events(tmp_path / "events.jsonl")
+
+
+def test_quiet_says_nothing(line, recording, tmp_path, capfd):
+    assert line("--source", recording, "--fast", "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_help_has_groups_units_and_ends_with_examples(line, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run", "--help"])
+    with pytest.raises(SystemExit) as end:
+        program.main()
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "--wait-subscriber" in said and "seconds" in said and "input options" in said
+    assert said.index("examples:") > said.index("--quiet")
+    assert "exit codes:" in said
+
+
+def test_lines_on_standard_input_are_played_to_their_end(hands, tmp_path):
+    process = start(
+        "--bundle", hands, "--source", "-", "--pub", "none", "--events", tmp_path / "e.jsonl", stdin=subprocess.PIPE
+    )
+    code, said = ended(process, b"".join(lines(frames())))
+    assert code == 0, said
+    assert story(tmp_path / "e.jsonl") == [("start", "right_up", None), ("end", "right_up", "score")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_open_event_and_gives_its_code(hands, tmp_path, number, code):
+    with raising(hands, tmp_path, "--pub", "none", "--record", tmp_path / "kept.mcap") as process:
+        process.send_signal(number)
+        assert ended(process)[0] == code
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "shutdown")
+    assert (tmp_path / "kept.mcap").exists()  # finished: under its own name
+
+
+def test_a_signal_before_the_first_subscriber_ends_the_wait(hands, tmp_path):
+    process = start("--bundle", hands, "--source", "synthetic", "--pub", free_address(), "--wait-subscriber", 60)
+    assert process.stderr is not None
+    process.stderr.readline()  # what was opened
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+    assert time.monotonic() - begun < 5
+
+
+def test_a_source_lost_midway_ends_its_events_and_says_so_everywhere(hands, tmp_path):
+    given = list(lines(frames()[:RAISED]))
+    path = tmp_path / "back.jsonl"
+    path.write_bytes(b"".join([*given, given[3]]))  # time goes back: no recording goes on like that
+    address = free_address()
+    flags = ("--bundle", hands, "--source", path, "--fast", "--pub", address, "--wait-subscriber", 20)
+    with Subscriber(address) as subscriber:
+        process = start(*flags, "--events", tmp_path / "events.jsonl")
+        code, said = ended(process)
+        messages = []
+        while (received := subscriber.receive(0.3)) is not None:
+            messages.append(received.message)
+    assert code == 4
+    assert said.splitlines()[-1].startswith("error: recording") and "must rise" in said
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "source_lost")
+    states = [message for message in messages if isinstance(message, Status)]
+    assert [state.state for state in states] == ["online", "offline"]
+    assert states[-1].reason is not None and "must rise" in states[-1].reason
+    assert [m for m in messages if isinstance(m, ActionEvent)] == read_events(tmp_path / "events.jsonl")
+
+
+def test_the_heart_beats_once_a_second(hands):
+    address = free_address()
+    with Subscriber(address) as subscriber:
+        process = start("--bundle", hands, "--source", "synthetic", "--pub", address, "--publish-poses", "--quiet")
+        beats: list[Heartbeat] = []
+        poses = 0
+        deadline = time.monotonic() + 20
+        while len(beats) < 2 and time.monotonic() < deadline:
+            received = subscriber.receive(0.2)
+            if received is not None and isinstance(received.message, Heartbeat):
+                beats.append(received.message)
+            elif received is not None and isinstance(received.message, PoseMessage):
+                poses += 1
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 0
+    assert (beats[1].time.mono_ns - beats[0].time.mono_ns) / SECOND_NS == pytest.approx(1.0, abs=0.35)
+    assert beats[1].seq == beats[0].seq + 1 and beats[1].next_seq["pose"] > beats[0].next_seq["pose"]
+    assert beats[1].persons == 1 and poses > 10
+    assert beats[1].frame_age_ms is not None and set(beats[1].stage_ms) == {"pose", "window", "model", "decoder", "bus"}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("action", ["wave:right", "walk:treadmill", "clap"])
+def test_one_motion_gives_one_label_at_any_frame_rate_with_the_bundle_that_ships(action, seed):
+    if not default_bundle().is_dir():
+        pytest.skip(f"no bundle ships yet: {default_bundle()}")
+    bundle = load_bundle(default_bundle())
+    engine = open_engine(bundle)
+    labels = {}
+    for fps in (10.0, 15.0, 30.0, 60.0):
+        seen = perform([("nothing", 2.0), (action, 5.0), ("nothing", 2.5)], seed=seed, fps=fps, noise=False)
+        pipeline = make_pipeline(PassThrough(), bundle, engine, persons=1)
+        poses = zip(seen.times_ns, seen.joints, seen.confidence, strict=True)
+        told = [
+            event
+            for i, (at, joints, sure) in enumerate(poses)
+            for event in pipeline.step(Frame(i, int(at), poses=(pose_of(i, int(at), joints, sure),))).events
+        ]
+        lengths: dict[str, int] = {}
+        for event in told:
+            if event.phase == "end":
+                lengths[event.action] = lengths.get(event.action, 0) + (event.offset_ns or 0) - event.onset_ns
+        labels[fps] = max(lengths, key=lambda name: lengths[name], default="nothing")
+    assert len(set(labels.values())) == 1, labels
+
+
+def pose_of(index: int, at: int, joints: np.ndarray, sure: np.ndarray) -> Pose:
+    return Pose(index, at, 1, KINECT_V2_25, joints, sure)
+
+
+class Played:
+    """A source that gives frames and then, perhaps, an error."""
+
+    dropped = refused = corrupt = 0
+    info = SourceInfo("figure", "poses", layout="CORE_16")
+
+    def __init__(self, given: list[Frame], error: BaseException | None = None) -> None:
+        self._given, self._error = given, error
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from self._given
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        pass
+
+
+class Watched(Terminal):
+    """Counts how often it was closed; `breaks` makes it fail at the first event."""
+
+    closes = 0
+    breaks: Exception | None = None
+
+    def events(self, told) -> None:
+        if told and self.breaks is not None:
+            raise self.breaks
+        super().events(told)
+
+    def close(self) -> None:
+        self.closes += 1
+        super().close()
+
+
+@pytest.fixture
+def play(hands) -> Iterator[Callable[..., int]]:
+    """Plays a source through a Line; `breaks` is what the terminal raises at the first event."""
+    bundle = load_bundle(hands)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(source: Played, breaks: Exception | None = None, **outputs: Path) -> int:
+        engine = open_engine(bundle)
+        reporter = Reporter(Outputs(**outputs), bundle, engine.backend, source.info)
+        terminal = Watched(Console(file=io.StringIO()), bundle, source.info, quiet=False, show=False)
+        terminal.breaks = breaks
+        line = Line(source, make_pipeline(PassThrough(), bundle, engine, 1), reporter, terminal, Stop())
+        try:
+            return line.run(None, fast=True)
+        finally:
+            reporter.close()
+            assert terminal.closes > 0
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "why"),
+    [
+        (SourceError("the cable is out"), "source_lost", "the cable is out"),
+        (LineError("the model gave nonsense"), "shutdown", "the model gave nonsense"),
+        (KeyboardInterrupt(), "shutdown", "interrupted"),
+        (ZeroDivisionError("a fault of ours"), "shutdown", "internal error"),
+    ],
+)
+def test_whatever_goes_wrong_each_event_ends_and_the_state_says_why(play, tmp_path, error, reason, why, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(
+        Reporter, "status", lambda self, state, at, reason=None, track=None: told.append(f"{state} {reason}")
+    )
+    with pytest.raises(type(error)):
+        play(Played(frames()[:RAISED], error), events=tmp_path / "events.jsonl")
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", reason)
+    assert told == ["online None", f"offline {why}"]
+
+
+def test_events_reach_the_file_although_the_terminal_is_gone(play, tmp_path):
+    with pytest.raises(BrokenPipeError):
+        play(Played(frames()), breaks=BrokenPipeError(), events=tmp_path / "events.jsonl")
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "shutdown")
+
+
+def test_the_status_line_tells_the_second_and_goes_away(hands):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    terminal = Terminal(console, load_bundle(hands), Played.info, quiet=False, show=False)
+    terminal.beat(Reading(29.7, (20.0, 45.0), {}), drops=3, refused=0, persons=1, gated=0)
+    time.sleep(0.2)
+    terminal.close()
+    terminal.close()
+    assert "29.7 fps, frame age p95 45 ms, 3 dropped, 1 in view: nothing" in screen.getvalue()
+    assert "\x1b[?25h" in screen.getvalue()  # the cursor is back
+
+
+def test_warnings_are_printed_and_not_with_quiet(hands, tmp_path):
+    given = [json.loads(one) for one in lines(frames())]
+    given[5]["persons"][0]["joints"][3][0] = float("nan")
+    (tmp_path / "nan.jsonl").write_text("".join(json.dumps(one) + "\n" for one in given))
+    process = start("--bundle", hands, "--source", tmp_path / "nan.jsonl", "--fast", "--pub", "none")
+    code, said = ended(process)
+    assert code == 0 and "not finite" in said
+    process = start("--bundle", hands, "--source", tmp_path / "nan.jsonl", "--fast", "--pub", "none", "--quiet")
+    assert ended(process) == (0, "")
+
+
+def test_a_frame_keeps_its_time_from_source_to_event(play, tmp_path):
+    late = [replace(f, captured_ns=f.captured_ns + 10**15) for f in frames()]
+    late = [replace(f, poses=tuple(replace(p, captured_ns=f.captured_ns) for p in f.poses or ())) for f in late]
+    play(Played(late), events=tmp_path / "events.jsonl")
+    assert all(event.time.onset_mono_ns >= 10**15 for event in read_events(tmp_path / "events.jsonl"))
