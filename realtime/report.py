@@ -224,6 +224,8 @@ def _percentiles(pair: tuple[float, float]) -> Percentiles:
 @contextmanager
 def _recording(path: Path) -> Iterator[RecordingWriter]:
     """A recording; LineError where it cannot be finished, and then it stays NAME.partial."""
+    if path.is_dir():  # noticed only at the end otherwise
+        raise UsageError(f"cannot record to {path}: it is a folder; name a file")
     with _disk(path), RecordingWriter(path) as writer:
         yield writer
 

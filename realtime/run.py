@@ -5,6 +5,7 @@ One loop: frame -> poses -> windows -> scores -> events, and what it decides is 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -248,6 +249,13 @@ def _check(config: Config) -> None:
             raise UsageError(f"--{name} must be above 0 seconds, got {value}")
     if config.recognition.persons < 1:
         raise UsageError(f"--persons must be at least 1, got {config.recognition.persons}")
+    events, record = config.output.events, config.output.record
+    if events is not None and record is not None and events.absolute() == record.absolute():
+        raise UsageError(f"--events and --record are both {events}; name two files")
+    source = os.path.expanduser(config.input.source)
+    for name, path in (("events", events), ("record", record)):
+        if path is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise UsageError(f"--{name} {path} is the source itself and would be overwritten; name another file")
 
 
 def main() -> int:
