@@ -22,8 +22,11 @@ from train.data.clip import Clip, Recording
 from train.vocabulary import CLASSES, MIRRORED, action_of
 
 AFTER_S = 0.6  # a window may end this long after its action and still be called by it
-POINT_BEFORE_S, POINT_AFTER_S = 1.2, 0.5  # what a point truth stands for, around its tag
-IDLE_BEFORE_S, IDLE_AFTER_S = 2.2, 2.0  # nothing is said to happen only this far from a point truth
+OVER_S = (1.0, 2.4)  # so long after its end an action is over
+BLEND_S = (0.2, 0.8)  # from the end of one clip to the beginning of the next
+HELD_SHARE = 0.5  # of labelled pieces, those shown alone
+POINT_BEFORE_S, POINT_AFTER_S = 1.2, 0.4  # what a point truth stands for, around its tag
+IDLE_BEFORE_S, IDLE_AFTER_S = 2.0, 1.5  # nothing is said to happen only this far from a point truth
 MOST_OF = 0.5  # share of an action (or of the window) that must be seen for the full label ...
 LITTLE_OF = 0.25  # ... and up to which the label is "nothing"
 # Sets whose clips begin at rest: their first moments are examples of "nothing".
@@ -43,6 +46,11 @@ class Unit:
     high: int
     exact: bool  # a labelled interval; False for a point truth's surroundings
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing is known of what came before and after."""
+        return (self.low, self.high) == (self.start, self.stop)
+
 
 class Pool:
     """Rows (R, V, 3) float32 root-relative metres in CORE_16 at `fps`, and the units in them."""
@@ -52,9 +60,11 @@ class Pool:
         self.units: list[Unit] = []
         self._parts: list[np.ndarray] = []
         self._rows = 0
+        self._of: dict[str, list[int]] = {}  # data set -> numbers of its units, once the pool is complete
 
     def add(self, items: Iterable[Clip | Recording]) -> Pool:
         """Takes in clips and recordings; labels outside the vocabulary are left out. Returns the pool."""
+        self._of.clear()
         for item in items:
             for body in range(item.joints.shape[1]):
                 seen = (item.confidence[:, body] > 0).any(axis=1)
@@ -64,6 +74,11 @@ class Pool:
                     rows, _, _ = resample(times[run], joints[run], confidence[run], self.fps)
                     self._take(item, int(times[run[0]]), rows)
         return self
+
+    def neighbour(self, unit: Unit, rng: Generator) -> Unit:
+        """Another unit of the same data set, by chance."""
+        numbers = self._of.setdefault(unit.data, [i for i, u in enumerate(self.units) if u.data == unit.data])
+        return self.units[numbers[int(rng.integers(len(numbers)))]]
 
     def rows(self) -> np.ndarray:
         """All rows (R, V, 3)."""
@@ -127,14 +142,42 @@ def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator) -> t
     size = unit.stop - unit.start
     need = min(size, length * pace)
     if unit.action == 0:
-        return float(rng.uniform(min(unit.start + fps, unit.stop), unit.stop)), 1.0
-    if unit.data in RESTING_START and rng.random() < 0.12:
+        return float(rng.uniform(min(unit.start + 0.3 * fps, unit.stop), unit.stop)), 1.0
+    if unit.data in RESTING_START and rng.random() < 0.1:
         return unit.start + float(rng.uniform(1, max(2, 0.15 * need))), 0.0
-    end = float(rng.uniform(unit.start + LITTLE_OF * need, unit.stop + AFTER_S * fps))
+    if unit.alone and rng.random() < 0.15:  # it is over: the person stands as it left them
+        return unit.stop + float(rng.uniform(*OVER_S)) * fps * pace, 0.0
+    end = float(rng.uniform(unit.start + LITTLE_OF * need, unit.stop + AFTER_S * fps * pace))
     if rng.random() < 0.35:  # the whole action in sight, as in scoring a clip
         end = float(rng.uniform(max(unit.start + need, unit.stop - 4), unit.stop + 4))
     seen = (min(end, unit.stop) - max(end - length * pace, unit.start)) / need
     return end, float(np.clip((seen - LITTLE_OF) / (MOST_OF - LITTLE_OF), 0, 1))
+
+
+def _places(
+    unit: Unit, before: Unit, at: np.ndarray, fps: float, rng: Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two pool rows (T,) that each window row `at` (T,) lies between, and how far towards the second.
+
+    In front of a labelled piece lies, by chance, its first row held (as the live buffer fills), what really came
+    before, or the end of another unit of the same set, blended over into it.
+    """
+    kind = rng.random()
+    held = kind < HELD_SHARE if unit.exact else False
+    low, high = (unit.start, unit.stop) if held or unit.alone else (unit.low, unit.high)
+    inside = np.clip(at, low, high - 1)
+    first = np.minimum(inside.astype(np.int64), high - 1)
+    second = np.minimum(first + 1, high - 1)
+    part = inside - first
+    if unit.alone and not held:
+        blend = float(rng.uniform(*BLEND_S)) * fps
+        early = at < unit.start - blend
+        other = np.clip(before.stop - 1 - (unit.start - blend - at), before.start, before.stop - 1).astype(np.int64)
+        between = (at >= unit.start - blend) & (at < unit.start)
+        first = np.where(early, other, np.where(between, before.stop - 1, first))
+        second = np.where(early, other, np.where(between, unit.start, second))
+        part = np.where(early, 0, np.where(between, (at - unit.start + blend) / blend, part))
+    return first, second, part
 
 
 def draw(
@@ -142,7 +185,8 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One random window (N, T, V, 3) of each picked unit, augmented, and its soft labels (N, K)."""
     n = len(picked)
-    at = np.empty((n, length), np.float32)
+    first, second = np.empty((2, n, length), np.int64)
+    part = np.empty((n, length), np.float32)
     labels = np.zeros((n, len(CLASSES)), np.float32)
     flips = rng.random(n) < 0.5
     for i, number in enumerate(picked):
@@ -151,18 +195,15 @@ def draw(
         end, share = _ends(unit, length, pace, pool.fps, rng)
         warp = np.cumsum(np.exp(0.2 * strength * np.sin(np.linspace(0, 3, length) + rng.uniform(0, 6.3))))
         back = (warp[-1] - warp) / (warp[-1] - warp[0]) * (length - 1) * pace
-        inside = unit.action == 0 or (unit.exact and rng.random() < 0.6)  # else what came before and after shows
-        low, high = (unit.start, unit.stop) if inside else (unit.low, unit.high)
-        at[i] = np.clip(end - back, low, high - 1)
+        first[i], second[i], part[i] = _places(unit, pool.neighbour(unit, rng), end - back, pool.fps, rng)
         action = unit.action
         if flips[i]:
             action = CLASSES.index(MIRRORED.get(CLASSES[action], CLASSES[action]))
         labels[i, action] += share
         labels[i, 0] += 1 - share
     rows = pool.rows()
-    first = np.minimum(at.astype(np.int64), len(rows) - 2)
-    part = (at - first)[..., None, None]
-    windows = rows[first] * (1 - part) + rows[first + 1] * part
+    weight = part[..., None, None]
+    windows = rows[first] * (1 - weight) + rows[second] * weight
     windows[flips] = mirror(windows[flips])
     return augment(windows, rng, strength), labels
 
