@@ -89,3 +89,33 @@ def test_weights_follow_shares_and_lift_rare_classes():
     assert chance.sum() == pytest.approx(1)
     assert chance[10] == pytest.approx(1 / 3)
     assert chance[9] / chance[:9].sum() == pytest.approx(1 / 3)
+
+
+def rows_of(unit, before, at, seed):
+    first, second, part = pool_module._places(unit, before, at, FPS, np.random.default_rng(seed))
+    return first * (1 - part) + second * part
+
+
+def test_in_front_of_a_clip_lies_its_first_row_or_the_end_of_another():
+    unit, before = Unit("nw_ucla", "1", 5, 100, 160, 100, 160, True), Unit("nw_ucla", "2", 6, 0, 50, 0, 50, True)
+    at = np.arange(120.0, 140) - 60  # rows 60 to 79, all before the clip
+    seen = [rows_of(unit, before, at, seed) for seed in range(40)]
+    held = [rows for rows in seen if (rows == 100).all()]
+    other = [rows for rows in seen if (rows < 50).all()]
+    assert len(held) > 8 and len(other) > 8 and len(held) + len(other) == 40
+    inside = rows_of(unit, before, np.arange(110.0, 150), 0)
+    np.testing.assert_allclose(inside, np.arange(110.0, 150))
+
+
+def test_a_piece_of_a_recording_is_shown_with_what_really_came_before_or_alone():
+    unit = Unit("utkinect", "1", 5, 100, 160, 0, 400, True)
+    fronts = {float(rows_of(unit, unit, np.array([80.0, 130.0]), seed)[0]) for seed in range(40)}
+    assert fronts == {80.0, 100.0}
+
+
+def test_an_action_that_is_over_is_nothing():
+    unit = Unit("nw_ucla", "1", 5, 0, 60, 0, 60, True)
+    rng = np.random.default_rng(0)
+    ends = [pool_module._ends(unit, 64, 1.0, FPS, rng) for _ in range(4000)]
+    over = [share for end, share in ends if end > 60 + pool_module.AFTER_S * FPS + 1]
+    assert len(over) > 200 and max(over) == 0.0
