@@ -46,6 +46,7 @@ EXAMPLES = """examples:
 exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle refused, 4 source cannot be opened or was lost,
   5 address in use, 6 GPU demanded but not there, 130 interrupted (Ctrl-C); SIGTERM closes open events and gives 0
 """
+MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class RecognitionFlags:
     """Folder of the model. Default: the one that ships."""
     pose: Literal["mediapipe"] = "mediapipe"
     """What finds skeletons in pictures."""
-    persons: int = 1
-    """People to follow, at least 1. MediaPipe follows one; skeleton sources bring as many as they have."""
+    persons: int | None = None
+    """People to follow at most. Default: one in pictures, which is all that MediaPipe follows; 8 in skeletons."""
     backend: Literal["auto", "ort", "trt"] = "auto"
     """What runs the model: ONNX Runtime on the CPU (ort); trt is refused with exit code 6 in this version."""
     threads: int = 1
@@ -230,9 +231,11 @@ def run(config: Config, console: Console) -> int:
         try:
             skeletons = source.info.skeletons
             pose: PoseStage = PassThrough() if skeletons else MediaPipePose()
-            persons = max(config.recognition.persons, 8 if skeletons else 1)
+            persons = config.recognition.persons or (MOST_PERSONS if skeletons else 1)
             terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
             terminal.opening(reporter.address, engine.backend)
+            if persons > 1 and not skeletons:
+                terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
             if outputs.wait_subscriber:
                 reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
             line = Line(source, make_pipeline(pose, bundle, engine, persons), reporter, terminal, stop)
@@ -247,8 +250,8 @@ def _check(config: Config) -> None:
     for name, value in (("duration", config.input.duration), ("wait-subscriber", config.output.wait_subscriber)):
         if value is not None and not 0 < value < 1e9:
             raise UsageError(f"--{name} must be above 0 seconds, got {value}")
-    if config.recognition.persons < 1:
-        raise UsageError(f"--persons must be at least 1, got {config.recognition.persons}")
+    if config.recognition.persons is not None and not 1 <= config.recognition.persons <= 64:
+        raise UsageError(f"--persons must be in [1, 64], got {config.recognition.persons}")
     events, record = config.output.events, config.output.record
     if events is not None and record is not None and events.absolute() == record.absolute():
         raise UsageError(f"--events and --record are both {events}; name two files")

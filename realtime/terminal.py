@@ -39,7 +39,7 @@ class Terminal:
     def opening(self, address: str | None, backend: str) -> None:
         """Says what was opened, and where the events are."""
         size = f" {self._info.width}x{self._info.height}" if self._info.width else ""
-        self._say(
+        self.say(
             f"source {self._info.id} ({self._info.kind}{size}), model {self._bundle.name} on {backend}, "
             f"{len(self._bundle.actions)} actions, events on {address or 'no bus'}"
         )
@@ -61,7 +61,7 @@ class Terminal:
             elif event.phase == "end":
                 self._open.pop(event.id, None)
             if event.phase != "update":
-                self._say(self._line(event))
+                self.say(self._line(event))
 
     def beat(self, reading: Reading, drops: int, refused: int, persons: int, gated: int) -> None:
         """Once a second: the status line, on a terminal only; and advice where only parts of a person are in view."""
@@ -90,14 +90,14 @@ class Terminal:
         doubtful, self._gated = persons == 0 and gated > self._gated, gated
         self._doubtful_s = self._doubtful_s + 1 if doubtful else 0
         if self._doubtful_s == ADVICE_AFTER_S:
-            self._say("parts of a person are in view, but no whole body: step back until hips and shoulders are seen")
+            self.say("parts of a person are in view, but no whole body: step back until hips and shoulders are seen")
 
     def _open_window(self) -> None:
         from realtime import show  # here: without --show no drawing is loaded
 
         why = show.no_display()
         if why is not None:
-            self._say(f"no window: {why}; going on without")
+            self.say(f"no window: {why}; going on without")
             return
         names = {action.id: action.name for action in self._bundle.actions}
         self._board = show.Board(self._bundle.classes, names)
@@ -112,7 +112,8 @@ class Terminal:
             text += f"  after {lasted:.1f} s ({event.end_reason})"
         return text
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """One line, unless quiet."""
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
 
