@@ -73,16 +73,26 @@ class Config:
 def clip_windows(clip: Clip, window: int, fps: float) -> np.ndarray:
     """Windows (W, T, V, 3) of CORE_16 that a device would have seen of this clip alone; none of an empty clip.
 
-    A clip of at most T rows gives one window that ends with it, its first row standing in front, as the live
+    Of several people the one who moves most is looked at. A clip of at most T rows gives one window that ends with it, its first row standing in front, as the live
     buffer fills it; a longer one gives a window every CLIP_STRIDE rows from row T on, and the last.
     """
-    seen = (clip.confidence[:, 0] > 0).any(axis=1)
+    body = _actor(clip)
+    seen = (clip.confidence[:, body] > 0).any(axis=1)
     if not seen.any():
         return np.zeros((0, window, len(CORE_16), 3), np.float32)
-    joints, confidence = convert(clip.joints[seen, 0], clip.confidence[seen, 0], clip.layout, CORE_16)
+    joints, confidence = convert(clip.joints[seen, body], clip.confidence[seen, body], clip.layout, CORE_16)
     every = offline_windows(clip.times_ns[seen], joints, confidence, CORE_16, window, fps, 1, 1).joints
     ends = np.unique([len(every) - 1, *range(window - 1, len(every), CLIP_STRIDE)])
     return every[ends] if len(every) else joints[:1, None].repeat(window, 1)
+
+
+def _actor(clip: Clip) -> int:
+    """The body that moves most, by the summed variance of its joints: whose action a clip of several people shows."""
+    moved = []
+    for body in range(clip.joints.shape[1]):
+        seen = (clip.confidence[:, body] > 0).all(axis=1)
+        moved.append(float(clip.joints[seen, body].var(axis=0).sum()) if seen.any() else 0.0)
+    return int(np.argmax(moved))
 
 
 def score_clips(

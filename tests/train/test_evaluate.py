@@ -88,3 +88,13 @@ def test_an_action_outside_the_vocabulary_is_time_without_truth(bundle):
     assert report["clips"] == 0 and report["coverage"] == 0.0 and report["accuracy"] == 0.0
     assert report["events"]["truths"] == 0
     json.dumps(report, allow_nan=False)
+
+
+def test_of_two_people_the_one_who_moves_is_looked_at():
+    one = clip(40)
+    still = np.zeros_like(one.joints) + 0.1
+    pair = Clip(
+        "sbu", "p", 1, "kick", one.times_ns, np.concatenate([still, one.joints], axis=1),
+        np.concatenate([one.confidence] * 2, axis=1), KINECT_V1_20,
+    )  # fmt: skip
+    np.testing.assert_array_equal(clip_windows(pair, 64, 20.0), clip_windows(one, 64, 20.0))
