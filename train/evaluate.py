@@ -73,8 +73,9 @@ class Config:
 def clip_windows(clip: Clip, window: int, fps: float) -> np.ndarray:
     """Windows (W, T, V, 3) of CORE_16 that a device would have seen of this clip alone; none of an empty clip.
 
-    Of several people the one who moves most is looked at. A clip of at most T rows gives one window that ends with it, its first row standing in front, as the live
-    buffer fills it; a longer one gives a window every CLIP_STRIDE rows from row T on, and the last.
+    Of several people the one who moves most is looked at. A clip of at most T rows gives one window that ends with
+    it, its first row standing in front, as the live buffer fills it; a longer one gives a window every CLIP_STRIDE
+    rows from row T on, and the last.
     """
     body = _actor(clip)
     seen = (clip.confidence[:, body] > 0).any(axis=1)
