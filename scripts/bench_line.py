@@ -1,0 +1,381 @@
+"""Measures the line on this machine against its bounds: python scripts/bench_line.py --help
+
+Three measurements on one video with a person:
+start   the line as its own process: seconds to the first pose that a subscriber holds, and peak memory over the file;
+age     how old frames are when a consumer takes them that only manages 7 a second, at live pace;
+rate    the whole line beside a bare MediaPipe loop, in turns of some frames each, so that whatever else this machine
+        does hits both alike. The bare loop decodes with the same reader, makes the same small picture and calls
+        MediaPipe with the same settings; it does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from realtime.bundle import Bundle, default_bundle, load_bundle
+from realtime.bus import Subscriber
+from realtime.command import run_command
+from realtime.engine import open_engine
+from realtime.errors import LineError, UsageError
+from realtime.messages import ActionEvent, PoseMessage
+from realtime.meter import Reading
+from realtime.pipeline import STAGES, Step
+from realtime.pose import MediaPipePose
+from realtime.report import Outputs, Reporter
+from realtime.run import Line, Stop, make_pipeline
+from realtime.schema import Event, Frame
+from realtime.source import Source, open_source
+from realtime.terminal import Terminal
+
+ROOT = Path(__file__).resolve().parent.parent
+VIDEO = ROOT.parent / "shared" / "videos" / "treadmill_walk.mp4"
+STARTS = 3
+FIRST_POSE_S = 60.0
+BLOCK = 30  # frames in a row for each of the two loops
+SLOW_FPS = 7.0
+
+EXAMPLES = """examples:
+  python scripts/bench_line.py                                 the video of the research material, the shipped bundle
+  python scripts/bench_line.py --video FILE --json out.json    any video with one person in it, figures also as JSON
+
+exit codes: 0 every figure is within its bound, 1 one is not, 2 usage, 3 bundle refused, 4 video cannot be opened,
+  130 interrupted
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the line on this machine: frame rate, cost of the action stage, frame age, memory and start-up time."""
+
+    video: Path | None = None
+    """A video file with one person in it, ten seconds or longer. Default: ../shared/videos/treadmill_walk.mp4."""
+    bundle: Path | None = None
+    """Folder of the model. Default: the one that ships."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+    age_seconds: float = 10.0
+    """How long to watch the age of frames, seconds."""
+    most_memory_mb: float = 700.0
+    """Bound of the peak resident memory, MB."""
+    most_start_s: float = 5.0
+    """Bound of the time from process start to first pose, seconds."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure and its bound; `least` says that it must not be below it, else not above."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str
+    least: bool = False
+    note: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within its bound."""
+        return bool(self.value >= self.bound if self.least else self.value < self.bound)
+
+
+class TimedReporter(Reporter):
+    """A reporter that keeps what each frame cost: the pipeline's stages and the telling, in nanoseconds."""
+
+    def __init__(self, outputs: Outputs, bundle: Bundle, backend: str, source: Source) -> None:
+        super().__init__(outputs, bundle, backend, source.info)
+        self.rows: list[tuple[int, ...]] = []
+        self.beats_ns = self.people = 0
+
+    def step(self, step: Step) -> list[ActionEvent]:
+        """Tells as ever, and notes the time."""
+        begun = time.perf_counter_ns()
+        told = super().step(step)
+        self.rows.append((*step.stage_ns, time.perf_counter_ns() - begun))
+        self.people += bool(step.poses)
+        return told
+
+    def heartbeat(self, reading: Reading, drops: int, refused: int, open_events: Sequence[Event], persons: int) -> None:
+        """Beats as ever, and notes the time."""
+        begun = time.perf_counter_ns()
+        super().heartbeat(reading, drops, refused, open_events, persons)
+        self.beats_ns += time.perf_counter_ns() - begun
+
+
+class Bare:
+    """A MediaPipe loop and nothing else, run some frames at a time."""
+
+    def __init__(self, video: Path) -> None:
+        self._source = open_source(str(video), fast=True)
+        self._stage = MediaPipePose()
+        self.blocks_s: list[float] = []
+
+    def run(self, frames: int) -> None:
+        """Takes so many frames through MediaPipe; keeps how long that took unless the video ends before."""
+        process, small = self._stage._graph.process, self._stage._small_rgb  # what MediaPipePose calls, without it
+        begun = time.perf_counter()
+        done = 0
+        for frame in self._source:
+            if frame is not None:
+                assert frame.image is not None
+                process(small(frame.image))
+                done += 1
+                if done == frames:
+                    self.blocks_s.append(time.perf_counter() - begun)
+                    return
+
+    def close(self) -> None:
+        """Frees graph and file."""
+        self._stage.close()
+        self._source.close()
+
+
+@dataclass
+class Turns:
+    """The source of the line, which after each block of frames lets the bare loop have the same ones."""
+
+    source: Source
+    bare: Bare
+    progress: Progress
+    task: TaskID
+    blocks_s: list[float] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.source, name)
+
+    def __iter__(self) -> Iterator[Frame | None]:
+        taken, begun = 0, time.perf_counter()
+        for frame in self.source:
+            yield frame
+            taken += frame is not None
+            if frame is not None and taken % BLOCK == 0:
+                self.blocks_s.append(time.perf_counter() - begun)
+                self.bare.run(BLOCK)
+                self.progress.update(self.task, completed=taken)
+                begun = time.perf_counter()
+
+
+@contextmanager
+def listening(address: str) -> Iterator[None]:
+    """A subscriber in its own process, as in real use."""
+    command = [sys.executable, "-m", "realtime.tail", address]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure_start(video: Path, bundle: Path, progress: Progress) -> tuple[list[float], float]:
+    """Seconds from process start to the first pose that a subscriber holds, for each start; peak memory in MB."""
+    task = progress.add_task("start", total=STARTS)
+    seconds, peak = [], 0.0
+    for number in range(STARTS):
+        to_the_end = number == STARTS - 1
+        address = f"ipc:///tmp/bench-line-{os.getpid()}-{number}"
+        with Subscriber(address, ("pose.",)) as subscriber:
+            command = [sys.executable, "-m", "realtime.run", "--source", str(video), "--bundle", str(bundle)]
+            command += ["--pub", address, "--publish-poses", "--headless", "--quiet", "--fast"]
+            begun = time.monotonic()
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+            try:
+                seconds.append(_first_pose_s(subscriber, process, begun, video))
+                while to_the_end and process.poll() is None:
+                    peak = max(peak, _peak_mb(process.pid))
+                    subscriber.receive(0.1)
+            finally:
+                process.kill()
+                process.wait()
+        progress.update(task, advance=1)
+    return seconds, peak
+
+
+def _first_pose_s(subscriber: Subscriber, process: subprocess.Popen[bytes], begun: float, video: Path) -> float:
+    while time.monotonic() - begun < FIRST_POSE_S:
+        received = subscriber.receive(0.1)
+        if received is not None and isinstance(received.message, PoseMessage) and received.message.persons:
+            return time.monotonic() - begun
+        if received is None and process.poll() is not None:
+            if process.returncode:  # it has said why
+                raise LineError(f"the line ended with exit code {process.returncode} on {video}")
+            break
+    raise UsageError(f"nobody was seen in {video}; give --video a file with one person in full view")
+
+
+def _peak_mb(pid: int) -> float:
+    """The highest resident memory of a process so far; what its parent had before the start does not count."""
+    with suppress(OSError):  # it has just ended
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def measure_age(video: Path, seconds: float, bundle: Bundle, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """Ages in ms of the frames that a consumer of 7 fps takes at live pace: when taken, and when it is done."""
+    task = progress.add_task("age", total=seconds)
+    source = open_source(str(video), fast=False)
+    engine, stage = open_engine(bundle), MediaPipePose()
+    pipeline = make_pipeline(stage, bundle, engine, 1)
+    reporter = Reporter(Outputs(), bundle, engine.backend, source.info)
+    taken, done = [], []
+    begun = time.monotonic()
+    for frame in source:
+        now_ns = time.monotonic_ns()
+        if frame is None:
+            continue
+        taken.append((now_ns - frame.captured_ns) / 1e6)
+        reporter.step(pipeline.step(frame))
+        time.sleep(max(0.0, 1 / SLOW_FPS - (time.monotonic_ns() - now_ns) / 1e9))
+        done.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
+        progress.update(task, completed=time.monotonic() - begun)
+        if time.monotonic() - begun > seconds:
+            break
+    progress.update(task, completed=seconds)
+    source.close()
+    stage.close()
+    reporter.close()
+    return np.array(taken), np.array(done)
+
+
+def measure_rate(video: Path, bundle: Bundle, progress: Progress) -> tuple[np.ndarray, np.ndarray, TimedReporter]:
+    """Seconds of each block of the line and of the bare loop, in pairs, and what the line's stages took."""
+    source, bare = open_source(str(video), fast=True), Bare(video)
+    task = progress.add_task("rate", total=None)
+    engine, stage, address = open_engine(bundle), MediaPipePose(), f"ipc:///tmp/bench-line-{os.getpid()}-rate"
+    reporter = TimedReporter(Outputs(publish=address), bundle, engine.backend, source)
+    turns = Turns(source, bare, progress, task)
+    terminal = Terminal(Console(stderr=True), bundle, source.info, quiet=True, show=False)
+    stop = Stop()
+    with listening(address):
+        reporter.wait_for_subscriber(20, stopped=lambda: stop.code is not None)
+        line = Line(turns, make_pipeline(stage, bundle, engine, 1), reporter, terminal, stop)  # type: ignore[arg-type]
+        line.run(None, fast=True)
+        reporter.close()
+    bare.close()
+    source.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if stop.code is not None:
+        raise KeyboardInterrupt
+    pairs = min(len(turns.blocks_s), len(bare.blocks_s))
+    if pairs < 3:
+        raise UsageError(f"{video} has fewer than {3 * BLOCK} frames; give --video a longer one")
+    # The first block of each is left out: MediaPipe looks for the person and makes its buffers.
+    return np.array(turns.blocks_s[1:pairs]), np.array(bare.blocks_s[1:pairs]), reporter
+
+
+def rate_figures(line_s: np.ndarray, bare_s: np.ndarray, reporter: TimedReporter) -> list[Figure]:
+    """What the line keeps of the bare loop's rate, and what the action stage costs of a frame's time."""
+    line_fps, bare_fps = (BLOCK * len(blocks) / blocks.sum() for blocks in (line_s, bare_s))
+    low, high = np.percentile(bare_s / line_s, [25, 75])
+    frame_ms = 1000 / line_fps
+    stage_ms = dict(zip((*STAGES, "bus"), np.mean(reporter.rows[BLOCK:], axis=0) / 1e6, strict=True))
+    stage_ms["bus"] += reporter.beats_ns / 1e6 / max(len(reporter.rows), 1)
+    action_ms = sum(value for name, value in stage_ms.items() if name != "pose")
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in stage_ms.items())
+    return [
+        Figure(
+            "line / bare frame rate", line_fps / bare_fps, 0.90, "", least=True,
+            note=f"line {line_fps:.1f} fps, bare {bare_fps:.1f} fps; middle half of {len(line_s)} pairs "
+            f"{low:.3f} to {high:.3f}",
+        ),
+        Figure(
+            "action stage / frame time", 100 * action_ms / frame_ms, 10.0, "%",
+            note=f"{action_ms:.2f} of {frame_ms:.1f} ms: {parts}; a person in {reporter.people} of "
+            f"{len(reporter.rows)} frames",
+        ),
+    ]  # fmt: skip
+
+
+def measure(config: Config, video: Path, bundle: Bundle, console: Console) -> list[Figure]:
+    """All figures; progress goes to the console."""
+    columns = (TextColumn("{task.description:6}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        starts, peak_mb = measure_start(video, bundle.path, progress)
+        taken, done = measure_age(video, config.age_seconds, bundle, progress)
+        line_s, bare_s, reporter = measure_rate(video, bundle, progress)
+    ages = f"middle {np.median(taken):.0f} ms, {len(taken)} frames; with its pause, when done: p95 {_p95(done):.0f} ms"
+    return [
+        *rate_figures(line_s, bare_s, reporter),
+        Figure(f"frame age p95 at {SLOW_FPS:g} fps", _p95(taken), 150.0, "ms", note=ages),
+        Figure("peak memory", peak_mb, config.most_memory_mb, "MB", note="resident, the whole video"),
+        Figure(
+            "start to first pose", statistics.median(starts), config.most_start_s, "s",
+            note="each: " + ", ".join(f"{value:.1f}" for value in starts),
+        ),
+    ]  # fmt: skip
+
+
+def _p95(values: np.ndarray) -> float:
+    return float(np.percentile(values, 95))
+
+
+def show(figures: list[Figure], title: str) -> None:
+    """The table on standard output."""
+    table = Table("figure", "measured", "bound", "", "how", title=title, title_justify="left")
+    for one in figures:
+        rule = "at least" if one.least else "below"
+        table.add_row(
+            one.name,
+            f"{one.value:.3g} {one.unit}",
+            f"{rule} {one.bound:g} {one.unit}",
+            "[green]ok" if one.good else "[red]FAILED",
+            one.note,
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def write(path: Path, figures: list[Figure], machine: str, video: Path) -> None:
+    """The figures as JSON, whole or not at all."""
+    document = {
+        "machine": machine,
+        "video": video.name,
+        "good": all(one.good for one in figures),
+        "figures": [asdict(one) | {"good": one.good} for one in figures],
+    }
+    made = path.with_name(path.name + ".partial")
+    try:
+        made.write_text(json.dumps(document, indent=1) + "\n")
+        made.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another file") from error
+
+
+def bench(config: Config, console: Console) -> int:
+    """Measures, prints and judges."""
+    video = config.video or VIDEO
+    if not video.is_file():
+        raise UsageError(f"there is no video {video}; give --video a file with one person in it")
+    bundle = load_bundle(config.bundle or default_bundle())
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load before: {load}"
+    figures = measure(config, video, bundle, console)
+    show(figures, f"{video.name} on {machine}")
+    if config.json is not None:
+        write(config.json, figures, machine, video)
+    return 0 if all(one.good for one in figures) else 1
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    return run_command(Config, "scripts.bench_line", EXAMPLES, bench)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
