@@ -207,7 +207,7 @@ def test_a_source_is_never_its_own_output(refused, tmp_path, poses):
         (("--duration", "0"), "--duration must be above 0 seconds, got 0.0"),
         (("--duration", "nan"), "--duration must be above 0 seconds, got nan"),
         (("--wait-subscriber", "-1"), "--wait-subscriber must be above 0 seconds, got -1.0"),
-        (("--persons", "0"), "--persons must be at least 1, got 0"),
+        (("--persons", "0"), "--persons must be in [1, 64], got 0"),
         (("--threads", "0"), "threads must be at least 1, got 0"),
     ],
 )
