@@ -167,7 +167,7 @@ class Line:
             self._finish("source_lost" if isinstance(error, SourceError) else "shutdown", "offline", str(error))
             raise
         except BaseException as error:
-            why = "interrupted" if isinstance(error, KeyboardInterrupt) else "internal error"
+            why = "internal error" if isinstance(error, Exception) else "interrupted"
             self._finish("shutdown", "offline", why)
             raise
         return code
