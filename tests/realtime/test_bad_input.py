@@ -102,7 +102,8 @@ def test_a_folder_without_pictures_and_a_camera_that_is_not_there_are_refused(re
         assert "camera /dev/video77 is not there" in refused(4, "--camera", 77, "--source", "77")
 
 
-def test_a_recording_with_nan_plays_and_the_joints_are_counted(hands, tmp_path, poses):
+def test_a_recording_with_nan_plays_and_the_joints_are_counted(hands, tmp_path):
+    poses = [json.loads(line) for line in lines(frames([(None, 1.0), ("right", 2.0)]))]
     for message in poses[::3]:
         message["persons"][0]["joints"][4] = [float("nan"), 0.1, 2.0]
     path, address = written(tmp_path / "nan.jsonl", poses), free_address()
