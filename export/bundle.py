@@ -60,6 +60,10 @@ class Config:
     """Rows between two windows."""
     smoothing_s: float = 0.3
     """Time constant of the decoder's exponential mean."""
+    onset_shift_s: float = 0.0
+    """How much later than an action its probability rises; onsets are back-dated by this."""
+    offset_shift_s: float = 0.0
+    """How much later than an action its probability falls; offsets are back-dated by this."""
     temperature: float = 1.0
     """Divides the logits before the softmax."""
     replace: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -135,6 +139,8 @@ def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, A
         "nothing": NOTHING,
         "temperature": config.temperature,
         "smoothing_s": config.smoothing_s,
+        "onset_shift_s": config.onset_shift_s,
+        "offset_shift_s": config.offset_shift_s,
         "text": None,
         "training": {**trained, "networks": len(configs)},
     }  # fmt: skip

@@ -70,6 +70,8 @@ class Bundle:
     nothing: str
     temperature: float
     smoothing_s: float
+    onset_shift_s: float  # how much later than the action its probability rises
+    offset_shift_s: float  # and falls
     text: dict[str, Any] | None
     training: dict[str, Any]
     files: dict[str, tuple[str, int]]  # name: (sha256, bytes)
@@ -163,6 +165,8 @@ def _parse(folder: Path, document: Any) -> Bundle:
         nothing=nothing,
         temperature=fields.number("temperature", 0.01, 100),
         smoothing_s=fields.number("smoothing_s", 0, 60),
+        onset_shift_s=fields.number("onset_shift_s", 0, 10),
+        offset_shift_s=fields.number("offset_shift_s", 0, 10),
         text=document["text"],
         training=document["training"],
         files=_files(fields),

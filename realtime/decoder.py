@@ -7,7 +7,7 @@ The rules, per track:
   open one: its `off`). When it has led for `min_on_s`, it starts. Its onset is back-dated to when it rose to `off`.
 * One action is open per track. Another that has led long enough replaces it (the old one ends as "replaced").
 * An open action ends when it has been below `off` for `min_off_s`; a shorter dip is the same occurrence under the
-  same id. Its offset is back-dated to when it first fell below `off`.
+  same id. Its offset is back-dated to when it first fell below `off`, and further by a stated constant.
 * "Nothing" is a class like the others that takes probability from them, but it never opens an event.
 * One start, updates at most once a second, exactly one end; `close` ends what is open and forgets the track.
 """
@@ -98,7 +98,8 @@ class Decoder:
 
     classes: names in logit order, `nothing` among them. A class without a rule never opens an event.
     smoothing_s: time constant of the exponential mean; 0 for none.
-    onset_shift_s: the probability rises later than the action begins; onsets are moved back by this much.
+    onset_shift_s, offset_shift_s: the probability rises later than the action begins, and falls later than it ends;
+    onsets and offsets are moved back by this much, an offset never before its onset.
     new_id: makes an id per occurrence. Errors: ValueError names the rule and the value.
     """
 
@@ -110,6 +111,7 @@ class Decoder:
         smoothing_s: float,
         *,
         onset_shift_s: float = 0.0,
+        offset_shift_s: float = 0.0,
         new_id: Callable[[], str] | None = None,
     ) -> None:
         ids = [rule.id for rule in rules]
@@ -119,13 +121,14 @@ class Decoder:
             raise ValueError(f"{nothing!r} must be a class and have no rule, got classes {classes} and rules for {ids}")
         if not set(ids) <= set(classes):
             raise ValueError(f"rules for {sorted(set(ids) - set(classes))}, which are not among the classes {classes}")
-        for name, value in (("smoothing_s", smoothing_s), ("onset_shift_s", onset_shift_s)):
+        shifts = (("onset_shift_s", onset_shift_s), ("offset_shift_s", offset_shift_s))
+        for name, value in (("smoothing_s", smoothing_s), *shifts):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and at least 0, got {value}")
         self.classes = classes
         self._rules = {classes.index(rule.id): rule for rule in rules}
         self._smoothing_ns = smoothing_s * SECOND_NS
-        self._shift_ns = round(onset_shift_s * SECOND_NS)
+        self._shift_ns, self._offset_shift_ns = round(onset_shift_s * SECOND_NS), round(offset_shift_s * SECOND_NS)
         self._new_id = new_id or Ids()
         self._tracks: dict[int, _Track] = {}
 
@@ -160,8 +163,8 @@ class Decoder:
             if state is not None and state.open is not None:
                 seen_ns = state.now_ns
                 state.now_ns = max(captured_ns, seen_ns)
-                below_ns = state.open.below_ns
-                events.append(self._end(name, state, reason, seen_ns if below_ns is None else below_ns))
+                fell_ns = self._fell(state.open)
+                events.append(self._end(name, state, reason, seen_ns if fell_ns is None else fell_ns))
         return events
 
     def _check(self, scores: Scores) -> None:
@@ -183,8 +186,8 @@ class Decoder:
         if ready is not None:
             onset_ns = max(state.risen_ns[ready] - self._shift_ns, state.earliest_ns)
             if state.open is not None:
-                below_ns = state.open.below_ns
-                offset_ns = onset_ns if below_ns is None else min(below_ns, onset_ns)
+                fell_ns = self._fell(state.open)
+                offset_ns = onset_ns if fell_ns is None else min(fell_ns, onset_ns)
                 events.append(self._end(name, state, "replaced", offset_ns))
             events.append(self._start(name, state, ready, onset_ns))
         elif state.open is not None and now_ns - state.open.told_ns >= UPDATE_NS:
@@ -239,7 +242,11 @@ class Decoder:
         if one is None or one.below_ns is None:
             return None
         below_for_ns = state.now_ns - one.below_ns
-        return one.below_ns if below_for_ns >= self._rules[one.column].min_off_s * SECOND_NS else None
+        return self._fell(one) if below_for_ns >= self._rules[one.column].min_off_s * SECOND_NS else None
+
+    def _fell(self, one: _Occurrence) -> int | None:
+        """When what fell below off is taken to have ended; None while it has not fallen."""
+        return None if one.below_ns is None else one.below_ns - self._offset_shift_ns
 
     def _ready(self, state: _Track) -> int | None:
         """The column of the action that has led long enough to start, unless it is already open."""

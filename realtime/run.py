@@ -204,7 +204,8 @@ class Line:
 def make_decoder(bundle: Bundle) -> Decoder:
     """The decoder that a bundle's thresholds describe."""
     rules = [ActionRule(a.id, a.on, a.off, a.min_on_s, a.min_off_s) for a in bundle.actions]
-    return Decoder(bundle.classes, bundle.nothing, rules, bundle.smoothing_s)
+    shifts = {"onset_shift_s": bundle.onset_shift_s, "offset_shift_s": bundle.offset_shift_s}
+    return Decoder(bundle.classes, bundle.nothing, rules, bundle.smoothing_s, **shifts)
 
 
 def make_pipeline(pose: PoseStage, bundle: Bundle, engine: Engine, persons: int) -> Pipeline:

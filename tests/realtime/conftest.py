@@ -30,6 +30,8 @@ def bundle_spec() -> dict:
         "nothing": "nothing",
         "temperature": 2.0,
         "smoothing_s": 0.3,
+        "onset_shift_s": 0.0,
+        "offset_shift_s": 0.0,
         "text": None,
         "training": {"data": ["made up"]},
     }

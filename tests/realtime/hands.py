@@ -92,6 +92,8 @@ def write_hands(folder: Path) -> Path:
         "nothing": "nothing",
         "temperature": 1.0,
         "smoothing_s": 0.2,
+        "onset_shift_s": 0.0,
+        "offset_shift_s": 0.0,
         "text": None,
         "training": {"data": ["none: the weights were written by hand"]},
     }

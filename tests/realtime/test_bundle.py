@@ -100,6 +100,8 @@ BAD = {
     "nothing": ["idle", None],
     "temperature": [0, -1, "1"],
     "smoothing_s": [-0.1, [0.3]],
+    "onset_shift_s": [-0.1, None],
+    "offset_shift_s": [-0.1, 11],
     "text": ["words", 1],
     "training": [None, []],
     "files": [[], {}, {"model.onnx": {"sha256": "0" * 64, "bytes": 7}}],

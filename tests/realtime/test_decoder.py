@@ -147,6 +147,13 @@ def test_closing_ends_everybody():
     assert decoder.open == ()
 
 
+@pytest.mark.parametrize(("shift_s", "lasted_s"), [(0.0, 2.0), (0.5, 1.5), (9.0, 0.0)])
+def test_an_offset_is_moved_back_but_never_before_its_onset(shift_s, lasted_s):
+    end = play(make(offset_shift_s=shift_s), (2, IDLE), (2, WAVING), (2, IDLE))[-1]
+    assert end.end_reason == "score"
+    assert (end.offset_ns - end.onset_ns) / SECOND_NS == pytest.approx(lasted_s, abs=0.11)
+
+
 def test_smoothing_delays_by_its_time_constant():
     events = play(make(smoothing_s=0.5), (2, IDLE), (3, WAVING), rate=100.0)
     # 0.9 (1 - exp(-t / 0.5)) reaches off 0.4 at 0.294 s and on 0.6 at 0.549 s
@@ -256,7 +263,7 @@ def test_ids_are_ulids_that_sort_by_time():
 )
 def test_any_stream_gives_each_id_one_start_then_updates_then_one_end(steps, smoothing_s, min_s, shift_s):
     rules = [ActionRule(name, 0.5, 0.3, min_s, min_s) for name in ("wave", "walk")]
-    decoder = make(rules, smoothing_s, onset_shift_s=shift_s)
+    decoder = make(rules, smoothing_s, onset_shift_s=shift_s, offset_shift_s=shift_s)
     now, events, lives = 10.0, [], [0, 0, 0]
     for person, elapsed, weights, then in steps:
         now += elapsed
