@@ -90,7 +90,9 @@ class Terminal:
         doubtful, self._gated = persons == 0 and gated > self._gated, gated
         self._doubtful_s = self._doubtful_s + 1 if doubtful else 0
         if self._doubtful_s == ADVICE_AFTER_S:
-            self.say("parts of a person are in view, but no whole body: step back until hips and shoulders are seen")
+            self.say(
+                "something like a person is in view, but no whole body; if it is you, step back until hips and shoulders are seen"
+            )
 
     def _open_window(self) -> None:
         from realtime import show  # here: without --show no drawing is loaded
