@@ -91,7 +91,7 @@ class Terminal:
         self._doubtful_s = self._doubtful_s + 1 if doubtful else 0
         if self._doubtful_s == ADVICE_AFTER_S:
             self.say(
-                "something like a person is in view, but no whole body; if it is you, step back until your hips are seen"
+                "something like a person is in view, but no whole body; if it is you, step back until hips are seen"
             )
 
     def _open_window(self) -> None:
