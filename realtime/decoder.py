@@ -4,7 +4,8 @@ The rules, per track:
 * Probabilities are smoothed by an exponential mean with a time constant in seconds, so the answer does not depend on
   how many windows come per second.
 * The leading action is the one with the largest smoothed probability among those at or above their own `on` (the
-  open one: its `off`). When it has led for `min_on_s`, it starts. Its onset is back-dated to when it rose to `off`.
+  open one: its `off`). When it has led for `min_on_s`, it starts. Its onset is back-dated to when it rose to `off`,
+  and above the open one where there is one, and further by a stated constant.
 * One action is open per track. Another that has led long enough replaces it (the old one ends as "replaced").
 * An open action ends when it has been below `off` for `min_off_s`; a shorter dip is the same occurrence under the
   same id. Its offset is back-dated to when it first fell below `off`, and further by a stated constant.
@@ -31,22 +32,18 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class ActionRule:
-    """When one action starts and ends. on, off: smoothed probabilities, 0 < off <= on <= 1; the rest in seconds.
-
-    cooldown_s: after an end the same action cannot start again on that track for this long.
-    """
+    """When one action starts and ends. on, off: smoothed probabilities, 0 < off <= on <= 1; the rest in seconds."""
 
     id: str
     on: float
     off: float
     min_on_s: float
     min_off_s: float
-    cooldown_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.off <= self.on <= 1:
             raise ValueError(f"action {self.id}: need 0 < off <= on <= 1, got on {self.on} and off {self.off}")
-        for name in ("min_on_s", "min_off_s", "cooldown_s"):
+        for name in ("min_on_s", "min_off_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"action {self.id}: {name} must be finite and at least 0, got {value}")
@@ -86,8 +83,7 @@ class _Track:
     raw: np.ndarray  # (K,)
     now_ns: int
     earliest_ns: int  # no onset before this: the first window's beginning, then the last offset
-    risen_ns: dict[int, int] = field(default_factory=dict)  # column -> since when at or above off
-    cooling_ns: dict[int, int] = field(default_factory=dict)  # column -> may not start before
+    risen_ns: dict[int, int] = field(default_factory=dict)  # column -> since when at or above off and the open one
     leader: int | None = None
     leader_ns: int = 0  # since when it leads
     open: _Occurrence | None = None
@@ -209,10 +205,12 @@ class Decoder:
         return state
 
     def _watch(self, state: _Track) -> None:
-        """Notes since when each action is at or above off, which one leads, and how the open one stands."""
-        now_ns = state.now_ns
+        """Notes since when each action has been up, which one leads, and how the open one stands."""
+        now_ns, one = state.now_ns, state.open
+        # What lies below the open one has not begun, however long it has been above its own off.
+        held = state.smoothed[one.column] if one is not None and self._able(state, one.column) else 0.0
         for column, rule in self._rules.items():
-            if state.smoothed[column] >= rule.off:
+            if state.smoothed[column] >= max(rule.off, held):
                 state.risen_ns.setdefault(column, now_ns)
             else:
                 state.risen_ns.pop(column, None)
@@ -220,7 +218,6 @@ class Decoder:
         leader = max(able, key=lambda column: state.smoothed[column], default=None)
         if leader != state.leader:
             state.leader, state.leader_ns = leader, now_ns
-        one = state.open
         if one is not None:
             one.peak = max(one.peak, float(state.smoothed[one.column]))
             if one.column in state.risen_ns:
@@ -229,12 +226,10 @@ class Decoder:
                 one.below_ns = now_ns
 
     def _able(self, state: _Track, column: int) -> bool:
-        """Whether an action may lead: the open one down to its off, another from its on and after its cooldown."""
+        """Whether an action may lead: the open one down to its off, another from its on."""
         rule = self._rules[column]
-        if state.open is not None and state.open.column == column:
-            return bool(state.smoothed[column] >= rule.off)
-        cooled = state.now_ns >= state.cooling_ns.get(column, state.now_ns)
-        return cooled and bool(state.smoothed[column] >= rule.on)
+        least = rule.off if state.open is not None and state.open.column == column else rule.on
+        return bool(state.smoothed[column] >= least)
 
     def _over(self, state: _Track) -> int | None:
         """When the open action fell below off, once that was long enough ago to end it."""
@@ -269,7 +264,6 @@ class Decoder:
         event = self._tell(name, state, one, "end", offset_ns, reason)
         state.open = None
         state.earliest_ns = offset_ns
-        state.cooling_ns[one.column] = state.now_ns + round(self._rules[one.column].cooldown_s * SECOND_NS)
         return event
 
     def _tell(

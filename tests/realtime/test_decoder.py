@@ -104,17 +104,39 @@ def test_another_action_replaces_the_open_one():
     assert walk_start.id != wave_end.id
 
 
+def test_the_one_that_is_replaced_keeps_its_time_although_the_other_had_long_risen():
+    rules = (ActionRule("wave", 0.5, 0.3, 0.4, 0.4), ActionRule("walk", 0.5, 0.3, 0.4, 0.4))
+    parts = (2, (0.6, 0.03, 0.37)), (14, (0.03, 0.6, 0.37)), (2, (0.05, 0.35, 0.6))
+    start, end, other = (event for event in play(make(rules), *parts) if event.phase != "update")
+    assert (start.action, end.end_reason, other.action) == ("wave", "replaced", "walk")
+    assert start.onset_ns == 12 * SECOND_NS
+    assert end.offset_ns == other.onset_ns == 26 * SECOND_NS  # when walk overtook wave
+
+    start, end, other = (e for e in play(make(rules, onset_shift_s=1.0), *parts) if e.phase != "update")
+    assert end.offset_ns == other.onset_ns == 25 * SECOND_NS
+    start, end, other = (e for e in play(make(rules, onset_shift_s=60.0), *parts) if e.phase != "update")
+    assert other.onset_ns == end.offset_ns == start.onset_ns  # never before the one it replaces
+
+
+def test_a_slow_change_dates_the_newcomer_to_when_it_overtook():
+    rules = (ActionRule("wave", 0.5, 0.1, 0.4, 0.4), ActionRule("walk", 0.6, 0.3, 0.4, 0.4))
+    parts = (2, WAVING), (1, (0.2, 0.45, 0.35)), (1, (0.2, 0.38, 0.42)), (2, (0.1, 0.2, 0.7))
+    start, end, other = (event for event in play(make(rules), *parts) if event.phase != "update")
+    assert end.offset_ns == other.onset_ns == 13 * SECOND_NS
+    assert other.decided_ns == 14.4 * SECOND_NS
+
+
+def test_one_that_was_less_likely_may_follow_one_that_ended():
+    rules = (ActionRule("wave", 0.6, 0.5, 0.2, 0.6), ActionRule("walk", 0.3, 0.2, 0.2, 0.2))
+    events = play(make(rules), (2, (0.0, 0.65, 0.35)), (2, (0.2, 0.45, 0.35)))
+    assert told(events, "start", "end") == [("start", "wave"), ("end", "wave"), ("start", "walk")]
+    assert events[-1].onset_ns >= 12 * SECOND_NS
+
+
 def test_the_more_likely_of_two_stays_open():
     rules = (ActionRule("wave", 0.5, 0.3, 0.2, 0.2), ActionRule("walk", 0.3, 0.2, 0.2, 0.2))
     events = play(make(rules), (2, WAVING), (3, (0.2, 0.45, 0.35)))
     assert told(events, "start", "end") == [("start", "wave")]
-
-
-def test_after_its_cooldown_it_may_start_again():
-    rules = (ActionRule("wave", 0.6, 0.4, 0.2, 0.2, cooldown_s=3.0),)
-    events = play(make(rules), (1, WAVING), (1, IDLE), (5, WAVING))
-    starts = [event for event in events if event.phase == "start"]
-    assert [event.decided_ns / SECOND_NS for event in starts] == pytest.approx([10.2, 14.4])
 
 
 def test_two_people_are_told_apart():
