@@ -16,7 +16,7 @@ from rich.table import Table
 
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
-from realtime.engine import Engine, open_engine
+from realtime.engine import Engine, open_engine, softmax
 from realtime.errors import UsageError
 from realtime.features import features
 from realtime.pose import PassThrough
@@ -39,14 +39,15 @@ from train.scoring import (
     score_events,
 )
 from train.sources import parse_source
-from train.vocabulary import action_of
+from train.vocabulary import NOTHING, action_of
 
 EXAMPLES = """examples:
   python -m train.evaluate --data nw_ucla:DIR
   python -m train.evaluate --bundle runs/first/bundle --data utkinect:DIR --subjects 5 6 --json out.json
 """
 Logits = Callable[[np.ndarray], np.ndarray]
-CLIP_STRIDE = 4  # rows between the windows of a clip longer than one window
+CLIP_STRIDE = 3  # rows between the windows of a clip
+CLIP_FROM = 0.3  # share of a clip seen in its first window
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,10 @@ class Config:
 
 
 def clip_windows(clip: Clip, window: int, fps: float) -> np.ndarray:
-    """Windows (W, T, V, 3) of CORE_16 that a device would have seen of this clip alone; none of an empty clip.
+    """Windows (W, T, V, 3) of CORE_16 that a device would have seen of this clip alone; none where nobody is seen.
 
-    Of several people the one who moves most is looked at. A clip of at most T rows gives one window that ends with
-    it, its first row standing in front, as the live buffer fills it; a longer one gives a window every CLIP_STRIDE
-    rows from row T on, and the last.
+    Every CLIP_STRIDE rows, the last one at the clip's end, from when CLIP_FROM of it was seen; in front of its first
+    row stands that row, as the live buffer fills a young track. Of several people the one who moves most.
     """
     body = _actor(clip)
     seen = (clip.confidence[:, body] > 0).any(axis=1)
@@ -83,8 +83,20 @@ def clip_windows(clip: Clip, window: int, fps: float) -> np.ndarray:
         return np.zeros((0, window, len(CORE_16), 3), np.float32)
     joints, confidence = convert(clip.joints[seen, body], clip.confidence[seen, body], clip.layout, CORE_16)
     every = offline_windows(clip.times_ns[seen], joints, confidence, CORE_16, window, fps, 1, 1).joints
-    ends = np.unique([len(every) - 1, *range(window - 1, len(every), CLIP_STRIDE)])
-    return every[ends] if len(every) else joints[:1, None].repeat(window, 1)
+    last = len(every) - 1
+    return every[np.arange(last, min(last, int(CLIP_FROM * last)) - 1, -CLIP_STRIDE)[::-1]]
+
+
+def clip_answer(logits: np.ndarray, nothing: int) -> int:
+    """The class that a clip's windows (W, K) speak for, as the line decides: the action that rises highest.
+
+    The answer is "nothing" where it leads in every window, and where there is no window.
+    """
+    if not len(logits) or (logits.argmax(axis=1) == nothing).all():
+        return nothing
+    share = softmax(logits)
+    share[:, nothing] = 0.0
+    return int(share.max(axis=0).argmax())
 
 
 def _actor(clip: Clip) -> int:
@@ -108,11 +120,10 @@ def score_clips(
             scored.append((clip.label, "", ""))
             continue
         windows = clip_windows(clip, window, fps)
-        answer = "nothing"
+        values = np.zeros((0, len(classes)), np.float32)
         if len(windows):
             values = logits(features(windows, np.ones(windows.shape[:3], np.float32), streams))
-            values = np.exp(values - values.max(axis=1, keepdims=True))
-            answer = classes[int((values / values.sum(axis=1, keepdims=True)).mean(axis=0).argmax())]
+        answer = classes[clip_answer(values, classes.index(NOTHING))]
         scored.append((clip.label, action, answer))
     return scored
 

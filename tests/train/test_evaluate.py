@@ -31,8 +31,16 @@ def test_a_clips_windows_are_those_a_device_would_have_seen(frames):
     buffer = WindowBuffer(CORE_16, 64, 20.0, 1, 1)
     for i, now in enumerate(made.times_ns.tolist()):
         live += buffer.push(i, now, (Pose(i, now, 1, KINECT_V1_20, made.joints[i, 0], made.confidence[i, 0]),))
-    np.testing.assert_array_equal(windows[-1], live[-1].joints)
-    assert len(windows) == 1 + len(range(63, frames - 1, module.CLIP_STRIDE)) if frames > 64 else len(windows) == 1
+    given = [window.joints for window in live][:: -module.CLIP_STRIDE][::-1]
+    np.testing.assert_array_equal(windows, given[-len(windows) :])
+    assert len(windows) >= 1 and (len(windows) + 1) * module.CLIP_STRIDE > 0.69 * (frames - 1)
+
+
+def test_a_clip_is_answered_with_the_action_that_rises_highest():
+    nothing_leads = [[5.0, 1.0, 2.0]] * 3
+    assert module.clip_answer(np.array(nothing_leads), 0) == 0
+    assert module.clip_answer(np.array([*nothing_leads, [1.0, 4.0, 2.0]]), 0) == 1
+    assert module.clip_answer(np.zeros((0, 3)), 0) == 0
 
 
 def test_a_clip_in_which_nobody_is_seen_is_answered_with_nothing():
