@@ -80,6 +80,7 @@ class Publisher(AbstractContextManager["Publisher"]):
             self._context.destroy(linger=0)
             raise _bind_error(address, error) from error
         self.address: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._file = _socket_file(self.address)
 
     def publish(self, message: AnyMessage) -> bytes:
         """Sends one message under its own topic and returns its payload; never blocks.
@@ -107,6 +108,9 @@ class Publisher(AbstractContextManager["Publisher"]):
         """Gives the last messages up to `linger_ms` to leave, then frees the address."""
         self._socket.close()
         self._context.term()
+        if self._file is not None and _socket_file(self.address) == self._file:  # another may have taken the path since
+            Path(self._file[0]).unlink(missing_ok=True)
+        self._file = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -257,6 +261,18 @@ def _check_ipc(address: str, path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(path) == 0:
             raise AddressError(f"{address} is in use by another program; try --pub ipc://{path}2")
+
+
+def _socket_file(address: str) -> tuple[str, int, int] | None:
+    """Path, device and inode of an ipc address's socket; zmq leaves the file behind. None where there is no file."""
+    transport, _, path = address.partition("://")
+    if transport != "ipc" or path.startswith("@"):
+        return None
+    try:
+        found = Path(path).lstat()
+    except OSError:
+        return None
+    return path, found.st_dev, found.st_ino
 
 
 def _bind_error(address: str, error: zmq.ZMQError) -> UsageError | AddressError:

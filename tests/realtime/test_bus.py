@@ -204,6 +204,20 @@ def test_an_address_in_use_names_another_to_try():
         assert refusal.value.exit_code == 5
 
 
+def test_an_ipc_socket_goes_with_its_publisher_unless_another_took_the_path(tmp_path):
+    path = tmp_path / "bus"
+    publisher = Publisher(f"ipc://{path}")
+    assert path.is_socket()
+    publisher.close()
+    publisher.close()
+    assert not path.exists()
+    publisher = Publisher(f"ipc://{path}")
+    path.rename(tmp_path / "old")
+    path.write_text("of another")
+    publisher.close()
+    assert path.read_text() == "of another"
+
+
 def test_an_ipc_address_works_and_is_not_stolen(tmp_path):
     address = f"ipc://{tmp_path}/bus"
     with Publisher(address) as publisher, Subscriber(address) as subscriber:
