@@ -34,13 +34,21 @@ RECORD_BYTES = 64 * 1024 * 1024  # no honest record is longer; a damaged length 
 LINE_BYTES = 1024 * 1024
 
 
+def partial_of(path: Path) -> Path:
+    """What a recording is called until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
 class RecordingWriter:
-    """Writes pose messages of one source to an MCAP file, whole or not at all under its own name."""
+    """Writes pose messages of one source to an MCAP file, whole or not at all under its own name.
+
+    Where no message was written there is no file in the end, and one of that name stays as it was.
+    """
 
     def __init__(self, path: Path) -> None:
         """UsageError where the file cannot be made."""
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
+        self.partial = partial_of(path)
         try:
             self._file = self.partial.open("wb")
         except OSError as error:
@@ -51,14 +59,16 @@ class RecordingWriter:
         self._schema = self._writer.register_schema("pose/1", "jsonschema", schema)
         self._channels: dict[str, int] = {}
         self._flushed_ns = 0
+        self._written = False
 
     def write(self, message: PoseMessage) -> None:
         """Adds one message; OSError where the disk is full, MessageError where it breaks the schema."""
-        name = topic(message)
+        name, payload = topic(message), encode(message)
         if name not in self._channels:
             self._channels[name] = self._writer.register_channel(name, "json", self._schema)
         at_ns = message.time.mono_ns
-        self._writer.add_message(self._channels[name], at_ns, encode(message), at_ns, message.seq)
+        self._writer.add_message(self._channels[name], at_ns, payload, at_ns, message.seq)
+        self._written = True
         if at_ns - self._flushed_ns > SECOND_NS:  # what is written survives this process
             self._file.flush()
             self._flushed_ns = at_ns
@@ -66,6 +76,10 @@ class RecordingWriter:
     def close(self) -> None:
         """Finishes the file and gives it its name; a second call does nothing."""
         if self._file.closed:
+            return
+        if not self._written:
+            self._file.close()
+            self.partial.unlink(missing_ok=True)
             return
         with self._file:
             self._writer.finish()
@@ -103,10 +117,10 @@ def open_lines(descriptor: int, name: str) -> Opened:
     """Pose messages one a line from a file descriptor, as standard input gives them; it does not wait for the first.
 
     The frames raise SourceError where the first line is no pose message, or a message breaks a rule of poses.
-    A later line that is no pose message is counted, logged once and left out.
+    A later line that is no pose message, or one that comes too late, is counted, logged once and left out.
     """
-    reader = _Messages(name)
-    info = SourceInfo(topic_id(name), "poses", live=True)
+    reader = _Messages(name, late_is_fatal=False)
+    info = SourceInfo(topic_id(name), "poses")
     return Opened(info, _line_frames(descriptor, reader), lambda: None, reader.tally)
 
 
@@ -133,11 +147,18 @@ def _closing(descriptor: int) -> Callable[[], None]:
     return file.close
 
 
-class _Messages:
-    """Checks messages in order: kind, layout, joints and time. `named` stands in its errors."""
+class _Late(SourceError):
+    """A message that is not newer than the one before it."""
 
-    def __init__(self, named: str, tally: Tally | None = None) -> None:
-        self.named = named
+
+class _Messages:
+    """Checks messages in order: kind, layout, joints and time. `named` stands in its errors.
+
+    late_is_fatal: whether lines that come too late end the reading; a file's order is wrong for good, a network's not.
+    """
+
+    def __init__(self, named: str, tally: Tally | None = None, late_is_fatal: bool = True) -> None:
+        self.named, self.late_is_fatal = named, late_is_fatal
         self.tally = tally or Tally()
         self.number = 0
         self.layout: str | None = None
@@ -186,7 +207,8 @@ class _Messages:
         at_ns = told_ns + self._shift_ns
         if self._last_ns is not None and at_ns <= self._last_ns:
             behind = (self._last_ns - at_ns) / SECOND_NS
-            raise self.wrong(f"time.mono_ns must rise, got {told_ns}, {behind:.3f} s before the message before it")
+            rule = f"time.mono_ns must rise, got {told_ns}, {behind:.3f} s before the message before it"
+            raise _Late(str(self.wrong(rule)))
         self._session, self._last_ns = message.session, at_ns
         return at_ns
 
@@ -239,7 +261,14 @@ def _line_frames(descriptor: int, reader: _Messages) -> Iterator[Frame]:
                 raise reader.wrong(str(error)) from error
             refuse(reader.tally, 1, f"{reader.named}, line {number} is left out: {error}")
             continue
-        yield reader.frame(message)
+        try:
+            frame = reader.frame(message)
+        except _Late as late:
+            if reader.late_is_fatal:
+                raise
+            refuse(reader.tally, 1, f"{late}; it is left out")
+            continue
+        yield frame
     if reader.layout is None:
         raise SourceError(f"{reader.named} ended without a pose message; give it one JSON message a line")
 

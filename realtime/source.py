@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from realtime.clips import open_npz, open_ntu, open_nw_ucla
+from realtime.clips import NW_UCLA_FPS, open_npz, open_ntu, open_nw_ucla
 from realtime.errors import SourceError, UsageError
 from realtime.feed import Feed, Opened, Replay, Source, SourceInfo, Tally, redacted
 from realtime.schema import Frame, Pose
@@ -33,7 +33,7 @@ def open_source(
     Cameras and streams are always live, and standard input always gives every line: its sender waits.
     mirror: for pictures that arrive mirrored, as a selfie preview does (and for skeletons made from such): turns
     them back, so that left is left again. fps: the rate of what states none (folders of pictures, NW-UCLA, .npz)
-    and of `synthetic`; default 30. stdin: file descriptor that `-` reads. seed: of `synthetic`.
+    and of `synthetic`; default 30, of NW-UCLA 12. stdin: file descriptor that `-` reads. seed: of `synthetic`.
     """
     if fps is not None and not 0 < fps <= 1000:
         raise UsageError(f"fps must be in (0, 1000], got {fps}")
@@ -46,7 +46,7 @@ def open_source(
     path = _existing(spec)
     opener = _RECORDINGS.get(path.suffix.lower())
     if opener is not None and path.is_file():
-        return _played(opener(path, fps or 30.0), fast, mirror)
+        return _played(opener(path, fps), fast, mirror)
     from realtime import camera  # loads cv2 and av, which skeletons do without
 
     if path.is_dir():
@@ -91,25 +91,25 @@ def _open_synthetic(seed: int | None, fps: float) -> Opened:
     return Opened(info, synthetic_frames(seed=seed, fps=fps), lambda: None, Tally())
 
 
-def _mcap(path: Path, fps: float) -> Opened:
+def _mcap(path: Path, fps: float | None) -> Opened:
     from realtime.recording import open_recording
 
     return open_recording(path)
 
 
-def _lines(path: Path, fps: float) -> Opened:
+def _lines(path: Path, fps: float | None) -> Opened:
     from realtime.recording import open_lines_file
 
     return open_lines_file(path)
 
 
-_RECORDINGS: dict[str, Callable[[Path, float], Opened]] = {
+_RECORDINGS: dict[str, Callable[[Path, float | None], Opened]] = {
     ".mcap": _mcap,
     ".partial": _mcap,  # what a crash left of a recording
     ".jsonl": _lines,
     ".skeleton": lambda path, fps: open_ntu(path),
-    ".json": lambda path, fps: open_nw_ucla(path, fps=fps),
-    ".npz": lambda path, fps: open_npz(path, fps=fps),
+    ".json": lambda path, fps: open_nw_ucla(path, fps=fps or NW_UCLA_FPS),
+    ".npz": lambda path, fps: open_npz(path, fps=fps or 30.0),
 }
 
 

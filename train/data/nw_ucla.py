@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from realtime.clips import NW_UCLA_FPS as FPS
 from realtime.errors import UsageError
 from realtime.skeleton import KINECT_V1_20
 from train.data.clip import Clip, checked, even_times
@@ -30,10 +31,6 @@ LABELS = (
     "throw",
     "carry",
 )
-# The set states no rate. Inferred from the time in which the head falls or rises through the middle 60 % of its way
-# (people who sit down, stand up, pick up: 3.2 to 4.3 frames) and from walkers, who make 0.064 to 0.080 strides a frame:
-# 12 gives 0.3 s and 0.9 strides a second. Believe it to a third.
-FPS = 12.0
 
 
 def read(path: Path, subjects: Collection[int | str] | None = None) -> Iterator[Clip]:
