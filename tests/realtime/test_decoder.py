@@ -121,7 +121,7 @@ def test_the_one_that_is_replaced_keeps_its_time_although_the_other_had_long_ris
 def test_a_slow_change_dates_the_newcomer_to_when_it_overtook():
     rules = (ActionRule("wave", 0.5, 0.1, 0.4, 0.4), ActionRule("walk", 0.6, 0.3, 0.4, 0.4))
     parts = (2, WAVING), (1, (0.2, 0.45, 0.35)), (1, (0.2, 0.38, 0.42)), (2, (0.1, 0.2, 0.7))
-    start, end, other = (event for event in play(make(rules), *parts) if event.phase != "update")
+    _, end, other = (event for event in play(make(rules), *parts) if event.phase != "update")
     assert end.offset_ns == other.onset_ns == 13 * SECOND_NS
     assert other.decided_ns == 14.4 * SECOND_NS
 
