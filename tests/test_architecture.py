@@ -39,9 +39,8 @@ DOORS = {
     "mcap": {"recording"},
     "rich": {"command", "show", "terminal"},
     "tyro": {"command"},
-    "tomli": set(),  # tomllib for Python 3.10
 }
-COMMAND_LINE = {"tyro", "rich", "tomli"}
+COMMAND_LINE = {"tyro", "rich"}
 
 
 @dataclass(frozen=True)
