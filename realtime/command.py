@@ -26,9 +26,16 @@ def parse(kind: type[Flags], prog: str, examples: str, args: list[str] | None = 
         raise
 
 
+class _Console(Console):
+    """Leaves a broken pipe to `run_command`; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # rich calls this where it has caught the BrokenPipeError
+
+
 def run_command(kind: type[Flags], prog: str, examples: str, body: Callable[[Flags, Console], int]) -> int:
     """Parses the flags, runs the body and returns its exit code; a LineError becomes one line and its own code."""
-    console = Console(stderr=True, highlight=False)
+    console = _Console(stderr=True, highlight=False)
     try:
         return body(parse(kind, prog, examples), console)
     except LineError as error:

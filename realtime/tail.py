@@ -6,7 +6,6 @@ Exit codes: 0 ok · 1 a message broke its schema · 2 usage · 4 nothing, or not
 from __future__ import annotations
 
 import math
-import os
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +13,8 @@ from typing import Annotated
 import tyro
 
 from realtime.bus import DEFAULT_ADDRESS, Received, Subscriber
-from realtime.errors import LineError, SourceError, UsageError
+from realtime.command import run_command
+from realtime.errors import SourceError, UsageError
 from realtime.messages import ActionEvent, Heartbeat, MessageError, PoseMessage, ScoresMessage, Status
 
 EXAMPLES = """examples:
@@ -109,18 +109,8 @@ def _lasted_s(message: ActionEvent) -> float:
 
 
 def main() -> int:
-    """The command line; one clear line on standard error for what the user can mend."""
-    options = tyro.cli(Tail, prog="python -m realtime.tail", description=f"{Tail.__doc__}\n\n{EXAMPLES}")
-    try:
-        return tail(options)
-    except LineError as error:
-        print(f"realtime.tail: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    """Command line; returns the exit code."""
+    return run_command(Tail, "realtime.tail", EXAMPLES, lambda options, _: tail(options))
 
 
 if __name__ == "__main__":

@@ -95,8 +95,31 @@ def test_what_cannot_be_gets_one_line_and_its_exit_code(flags, code, complaint):
     with tail(*flags) as program:
         out, errors = program.communicate(timeout=20)
     assert (program.returncode, out) == (code, "")
-    assert complaint in errors
+    assert errors.startswith("error: ") and complaint in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_a_message_that_breaks_its_schema_is_refused_and_gives_1(publisher, monkeypatch):
+    payload = json.dumps({**json.loads(encode(status())), "state": "asleep"}).encode()
+    with tail(publisher.address, "--count", "1") as program:
+        assert publisher.wait_for_subscriber(20)
+        monkeypatch.setattr("realtime.bus.encode", lambda message: payload)
+        publisher.publish(status())
+        monkeypatch.undo()
+        publisher.publish(status(1))
+        out, errors = program.communicate(timeout=20)
+    assert (program.returncode, out) == (1, encode(status(1)).decode() + "\n")
+    assert errors.startswith("refused: ") and "asleep" in errors
+
+
+def test_a_reader_that_has_gone_is_no_error(publisher):
+    with tail(publisher.address) as program:
+        assert publisher.wait_for_subscriber(20)
+        program.stdout.close()
+        publisher.publish(status())
+        assert program.wait(timeout=20) == 0
+        assert program.stderr.read() == ""
+        program.stdout = None
 
 
 def test_help_ends_with_examples():
