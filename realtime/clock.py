@@ -25,6 +25,10 @@ class Clock:
         """Reads both clocks, one right after the other."""
         return cls(time.monotonic_ns(), time.time_ns())
 
+    def zeroed(self, mono_ns: int) -> Clock:
+        """The same pairing of the two clocks, with the seconds counted from another instant."""
+        return Clock(mono_ns, self.utc_ns + mono_ns - self.mono_ns)
+
     def utc(self, mono_ns: int) -> str:
         """RFC 3339 in UTC with milliseconds, rounded down: 2026-10-01T12:00:03.120Z."""
         milliseconds = (self.utc_ns + mono_ns - self.mono_ns) // MILLISECOND_NS
@@ -32,5 +36,5 @@ class Clock:
         return f"{day:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
     def seconds(self, mono_ns: int) -> float:
-        """Seconds since this clock was taken; media time where it was taken at a file's first frame."""
+        """Seconds since this clock's zero; media time where that is a file's first frame."""
         return (mono_ns - self.mono_ns) / 1e9

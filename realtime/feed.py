@@ -24,7 +24,9 @@ from realtime.schema import SECOND_NS, Frame
 BREATH_S = 0.2  # the longest that the line waits before it is told that nothing new came
 SILENCE_S = 3.0  # a camera that gives no frame for so long is lost
 FIRST_FRAME_S = 10.0  # a camera may take longer to give its first one
-LATE_NS = SECOND_NS // 2  # a paced file that is read too slowly is put back on time when so late
+# A paced file that is read too slowly is put back on time when so late. The jump of the clock that this makes must stay
+# well below the gap that ends a track (resample.RESET_GAP_NS).
+LATE_NS = SECOND_NS // 5
 AHEAD = 4  # frames read ahead of a consumer that wants every one: 25 MB at 1080p
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ class SourceInfo:
 
     id: letters, digits, - and _, for topics. kind: camera, video, images, stream, poses or synthetic.
     width, height: pixels as delivered (rotation applied), None for skeletons and where unknown; fps: nominal.
-    live: its frames cannot wait. layout: of the poses; None for pictures, and on stdin, which has not spoken yet.
+    live: its frames cannot wait, and carry the time of their grab. layout: of the poses; None for pictures, and on
+    stdin, which has not spoken yet.
     """
 
     id: str
@@ -57,6 +60,10 @@ class Source(Protocol):
     """Frames in order, or None when nothing new came within 0.2 s; ends at the end of a file, SourceError when lost."""
 
     info: SourceInfo
+
+    @property
+    def paced(self) -> bool:
+        """Whether frames come when they are due, so that now - captured_ns is their age."""
 
     @property
     def dropped(self) -> int:
@@ -116,6 +123,11 @@ class Feed:
         self._last_s = 0.0  # when the last frame came in
         self._began = False  # whether any did
         self._thread: threading.Thread | None = None
+
+    @property
+    def paced(self) -> bool:
+        """Whether frames come when they are due; not so of a file read as fast as it goes."""
+        return self._play != "every"
 
     @property
     def dropped(self) -> int:
@@ -195,6 +207,7 @@ class Feed:
     def _on_time(self) -> Iterator[Frame]:
         """Media time becomes start + media time; a paced file waits until each frame is due."""
         start_ns: int | None = None
+        told = False
         for frame in self._opened.frames:
             now_ns = time.monotonic_ns()
             if start_ns is None:
@@ -205,7 +218,9 @@ class Feed:
                     self._closing.wait((due_ns - now_ns) / SECOND_NS)
                 elif now_ns - due_ns > LATE_NS:
                     # Reading is slower than real time: a gap now keeps the age of later frames bounded.
-                    log.warning("%s: read %.1f s too late; playing on from now", self.info.id, (now_ns - due_ns) / 1e9)
+                    if not told:
+                        log.warning("%s is read slower than it plays; its time is stretched", self.info.id)
+                        told = True
                     start_ns += now_ns - due_ns
             yield shifted(frame, start_ns)
 
@@ -233,6 +248,7 @@ class Replay:
         self._opened = opened
         self._start_ns: int | None = None
 
+    paced = False
     dropped = corrupt = 0  # every frame is delivered, and none is a picture
 
     @property

@@ -29,7 +29,7 @@ from realtime.messages import (
 )  # fmt: skip
 from realtime.meter import Reading
 from realtime.pipeline import Step
-from realtime.recording import RecordingWriter
+from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
 from realtime.schema import Event, Pose, Window
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
@@ -62,7 +62,7 @@ class Reporter:
     def __init__(self, outputs: Outputs, bundle: Bundle, backend: str, info: SourceInfo) -> None:
         self._outputs, self._info, self._classes = outputs, info, bundle.classes
         self._fps = bundle.fps
-        self._clock = Clock.now()
+        self._clock, self._begun = Clock.now(), False
         self._numbers = Numbers()
         self._source = Source(id=info.id, kind=info.kind, width=info.width, height=info.height, fps=info.fps)
         self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
@@ -99,7 +99,9 @@ class Reporter:
 
     def step(self, step: Step) -> list[ActionEvent]:
         """Tells what one frame brought about; returns the events told."""
-        frame = step.frame
+        frame, age_ns = step.frame, time.monotonic_ns() - step.frame.captured_ns
+        if not self._begun:  # windows are told in seconds since the first frame, which is media time of a file
+            self._clock, self._begun = self._clock.zeroed(frame.captured_ns), True
         for pose in step.poses:
             self._people[pose.track] = (pose, self._people.get(pose.track, (pose, frame.captured_ns))[1])
         for window in step.windows:
@@ -119,6 +121,7 @@ class Reporter:
             capture_to_publish=max(0, time.monotonic_ns() - frame.captured_ns) / 1e6 if self._info.live else None,
             pose=pose_ns / 1e6,
             model=model_ns / 1e6,
+            queue=max(0, age_ns - sum(step.stage_ns)) / 1e6 if self._info.live else None,
         )
         told = [self._tell(event, latency) for event in step.events]
         for track in step.lost:
@@ -223,9 +226,17 @@ def _percentiles(pair: tuple[float, float]) -> Percentiles:
 
 @contextmanager
 def _recording(path: Path) -> Iterator[RecordingWriter]:
-    """A recording; LineError where it cannot be finished, and then it stays NAME.partial."""
+    """A recording; LineError where it cannot be finished, and then it stays NAME.partial.
+
+    UsageError where there is one already, finished or left by a crash: nothing is ever overwritten.
+    """
     if path.is_dir():  # noticed only at the end otherwise
         raise UsageError(f"cannot record to {path}: it is a folder; name a file")
+    for taken in (path, partial_of(path)):
+        if os.path.lexists(taken):
+            raise UsageError(
+                f"cannot record to {path}: {taken} is there and would be lost; move it or name another file"
+            )
     with _disk(path), RecordingWriter(path) as writer:
         yield writer
 

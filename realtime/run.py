@@ -62,6 +62,9 @@ class InputFlags:
     """Files: every frame, as fast as possible. Otherwise live pace, and the newest frame wins."""
     duration: float | None = None
     """Stop after so many seconds of the source's own time. Default: never."""
+    fps: float | None = None
+    """Frames a second of what tells none: folders of pictures, NW-UCLA, .npz without times, synthetic. Default: 30,
+    NW-UCLA 12."""
     seed: int | None = None
     """Of the source synthetic: the same seed, the same person."""
 
@@ -91,7 +94,7 @@ class OutputFlags:
     events: Path | None = None
     """Also append events to this file, one JSON message a line."""
     record: Path | None = None
-    """Record every frame's skeletons to this MCAP file (no pictures)."""
+    """Record every frame's skeletons to this new MCAP file (no pictures); a file that is there is refused."""
     publish_poses: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also publish every frame's skeletons (topic pose.)."""
     publish_scores: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -142,7 +145,7 @@ class Line:
         self._persons: tuple[int, int] = (0, 0)
         self._now_ns = time.monotonic_ns()
 
-    def run(self, duration_s: float | None, fast: bool) -> int:
+    def run(self, duration_s: float | None) -> int:
         """Runs to the end of the source or of the time, or until stopped; returns the exit code."""
         begun: int | None = None
         reason: EndReason = "source_lost"
@@ -156,7 +159,7 @@ class Line:
                         reason = "shutdown"
                         break
                     self._take(self._pipeline.step(frame))
-                self._beat(not fast)
+                self._beat(self._source.paced)
                 if self._stop.code is not None or self._terminal.closed:
                     break
             # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
@@ -223,9 +226,8 @@ def run(config: Config, console: Console) -> int:
     engine = open_engine(bundle, config.recognition.backend, config.recognition.threads)
     outputs = config.output
     address = None if outputs.pub == "none" else outputs.pub
-    source = open_source(
-        config.input.source, fast=config.input.fast, mirror=config.input.mirror, seed=config.input.seed
-    )
+    given = config.input
+    source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
     try:
         to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
         reporter = Reporter(to, bundle, engine.backend, source.info)
@@ -240,7 +242,7 @@ def run(config: Config, console: Console) -> int:
             if outputs.wait_subscriber:
                 reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
             line = Line(source, make_pipeline(pose, bundle, engine, persons), reporter, terminal, stop)
-            return line.run(config.input.duration, config.input.fast)
+            return line.run(given.duration)
         finally:
             reporter.close()
     finally:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from realtime.show import Board, Screen
 
 ADVICE_AFTER_S = 3  # seconds with something like a person and nobody believed
+SLOW_FPS = 4.0  # below this no two poses are near enough for the rows between them to count as observed
+SLOW_AFTER_S = 5
 
 
 class Terminal:
@@ -28,7 +30,7 @@ class Terminal:
         self.closed = False
         self._console, self._bundle, self._info, self._quiet = console, bundle, info, quiet
         self._begun_ns: int | None = None
-        self._gated = self._doubtful_s = 0
+        self._gated = self._doubtful_s = self._slow_s = 0
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
         self._board: Board | None = None
@@ -64,8 +66,9 @@ class Terminal:
                 self.say(self._line(event))
 
     def beat(self, reading: Reading, drops: int, refused: int, persons: int, gated: int) -> None:
-        """Once a second: the status line, on a terminal only; and advice where only parts of a person are in view."""
+        """Once a second: the status line, on a terminal only; and advice where nothing can come of what is seen."""
         self._advise(persons, gated)
+        self._warn_of_slowness(reading)
         if self._quiet or not self._console.is_terminal:
             return
         age = f", frame age p95 {reading.frame_age_ms[1]:.0f} ms" if reading.frame_age_ms else ""
@@ -92,6 +95,18 @@ class Terminal:
         if self._doubtful_s == ADVICE_AFTER_S:
             self.say(
                 "something like a person is in view, but no whole body; if it is you, step back until hips are seen"
+            )
+
+    def _warn_of_slowness(self, reading: Reading) -> None:
+        """Once, and only where frames have an age: a file at full speed loses none, however slow."""
+        if self._slow_s >= SLOW_AFTER_S:
+            return
+        slow = reading.frame_age_ms is not None and 0 < reading.fps < SLOW_FPS
+        self._slow_s = self._slow_s + 1 if slow else 0
+        if self._slow_s == SLOW_AFTER_S:
+            self.say(
+                f"{reading.fps:.1f} frames a second are too few to recognise anything; at least 5 are needed: "
+                "free this machine of other work, or give it a faster camera"
             )
 
     def _open_window(self) -> None:
@@ -128,9 +143,10 @@ class _LogLines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), markup=False, soft_wrap=True)
+        self._console.print(f"{record.levelname.lower()}: {self.format(record)}", markup=False, soft_wrap=True)
 
 
 def log_to(console: Console, quiet: bool) -> None:
     """Sends warnings of every module to this console; only errors with quiet."""
-    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, handlers=[_LogLines(console)])
+    level = logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_LogLines(console)])

@@ -5,6 +5,7 @@ Readings of the wire are untrusted: a joint with a null coordinate, or one beyon
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -81,7 +82,7 @@ def pose_message(
             joints=_rows(pose.joints),
             confidence=_rows(pose.confidence),
             box=None if pose.box is None else _rows(np.asarray(pose.box)),
-            image_joints=None if pose.image_joints is None else _rows(pose.image_joints),
+            image_joints=None if pose.image_joints is None else _rows_or_null(pose.image_joints),
         )
         for pose in poses
     )
@@ -138,6 +139,13 @@ def _rows(array: np.ndarray) -> Any:
     if array.ndim > 1:
         return tuple(_rows(row) for row in array)
     return tuple(float(f"{value:.9g}") for value in array.tolist())
+
+
+def _rows_or_null(array: np.ndarray) -> Any:
+    """As _rows, with null for what is not finite: a joint may have a place in space and none in the picture."""
+    if np.isfinite(array).all():
+        return _rows(array)
+    return tuple(tuple(number if math.isfinite(number) else None for number in row) for row in _rows(array))
 
 
 def action_event(

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
@@ -182,13 +183,13 @@ def listening(address: str) -> Iterator[None]:
         process.wait()
 
 
-def measure_start(video: Path, bundle: Path, progress: Progress) -> tuple[list[float], float]:
+def measure_start(video: Path, bundle: Path, folder: str, progress: Progress) -> tuple[list[float], float]:
     """Seconds from process start to the first pose that a subscriber holds, for each start; peak memory in MB."""
     task = progress.add_task("start", total=STARTS)
     seconds, peak = [], 0.0
     for number in range(STARTS):
         to_the_end = number == STARTS - 1
-        address = f"ipc:///tmp/bench-line-{os.getpid()}-{number}"
+        address = f"ipc://{folder}/{number}"  # in a folder of its own: killed, the line leaves its socket there
         with Subscriber(address, ("pose.",)) as subscriber:
             command = [sys.executable, "-m", "realtime.run", "--source", str(video), "--bundle", str(bundle)]
             command += ["--pub", address, "--publish-poses", "--headless", "--quiet", "--fast"]
@@ -254,11 +255,13 @@ def measure_age(video: Path, seconds: float, bundle: Bundle, progress: Progress)
     return np.array(taken), np.array(done)
 
 
-def measure_rate(video: Path, bundle: Bundle, progress: Progress) -> tuple[np.ndarray, np.ndarray, TimedReporter]:
+def measure_rate(
+    video: Path, bundle: Bundle, folder: str, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, TimedReporter]:
     """Seconds of each block of the line and of the bare loop, in pairs, and what the line's stages took."""
     source, bare = open_source(str(video), fast=True), Bare(video)
     task = progress.add_task("rate", total=None)
-    engine, stage, address = open_engine(bundle), MediaPipePose(), f"ipc:///tmp/bench-line-{os.getpid()}-rate"
+    engine, stage, address = open_engine(bundle), MediaPipePose(), f"ipc://{folder}/rate"
     reporter = TimedReporter(Outputs(publish=address), bundle, engine.backend, source)
     turns = Turns(source, bare, progress, task)
     terminal = Terminal(Console(stderr=True), bundle, source.info, quiet=True, show=False)
@@ -266,7 +269,7 @@ def measure_rate(video: Path, bundle: Bundle, progress: Progress) -> tuple[np.nd
     with listening(address):
         reporter.wait_for_subscriber(20, stopped=lambda: stop.code is not None)
         line = Line(turns, make_pipeline(stage, bundle, engine, 1), reporter, terminal, stop)  # type: ignore[arg-type]
-        line.run(None, fast=True)
+        line.run(None)
         reporter.close()
     bare.close()
     source.close()
@@ -306,10 +309,13 @@ def rate_figures(line_s: np.ndarray, bare_s: np.ndarray, reporter: TimedReporter
 def measure(config: Config, video: Path, bundle: Bundle, console: Console) -> list[Figure]:
     """All figures; progress goes to the console."""
     columns = (TextColumn("{task.description:6}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        starts, peak_mb = measure_start(video, bundle.path, progress)
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
+        TemporaryDirectory(prefix="bench-line-") as folder,
+    ):
+        starts, peak_mb = measure_start(video, bundle.path, folder, progress)
         taken, done = measure_age(video, config.age_seconds, bundle, progress)
-        line_s, bare_s, reporter = measure_rate(video, bundle, progress)
+        line_s, bare_s, reporter = measure_rate(video, bundle, folder, progress)
     ages = f"middle {np.median(taken):.0f} ms, {len(taken)} frames; with its pause, when done: p95 {_p95(done):.0f} ms"
     return [
         *rate_figures(line_s, bare_s, reporter),

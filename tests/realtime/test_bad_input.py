@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,17 @@ from realtime.bus import Publisher, Subscriber
 from realtime.messages import ActionEvent, AnyMessage, Status
 from realtime.recording import read_recording
 from realtime.schema import SECOND_NS
-from tests.realtime.hands import check_story, ended, frames, free_address, lines, read_events, start, write_hands
+from tests.realtime.hands import (
+    check_story,
+    ended,
+    frames,
+    free_address,
+    lines,
+    read_events,
+    start,
+    write_hands,
+    write_recording,
+)
 
 pytestmark = pytest.mark.faults
 
@@ -198,6 +209,10 @@ def test_a_source_is_never_its_own_output(refused, tmp_path, poses):
     assert "is the source" in refused(2, "--source", path, "--record", path)
     (tmp_path / "same.jsonl").symlink_to(path)
     assert "is the source" in refused(2, "--source", path, "--events", tmp_path / "same.jsonl", events=None)
+    partial = write_recording(tmp_path / "kept.mcap.partial", frames())
+    whole = partial.read_bytes()
+    assert "kept.mcap.partial is there" in refused(2, "--source", partial, "--record", tmp_path / "kept.mcap")
+    assert partial.read_bytes() == whole
     assert "are both" in refused(2, "--record", tmp_path / "events.jsonl")
     assert path.read_bytes() == before
 
@@ -209,6 +224,7 @@ def test_a_source_is_never_its_own_output(refused, tmp_path, poses):
         (("--duration", "nan"), "--duration must be above 0 seconds, got nan"),
         (("--wait-subscriber", "-1"), "--wait-subscriber must be above 0 seconds, got -1.0"),
         (("--persons", "0"), "--persons must be in [1, 64], got 0"),
+        (("--fps", "0"), "fps must be in (0, 1000], got 0.0"),
         (("--threads", "0"), "threads must be at least 1, got 0"),
     ],
 )
@@ -254,6 +270,16 @@ def test_a_full_disk_is_one_line_and_every_other_output_is_whole(hands, tmp_path
     assert isinstance(last, Status) and last.state == "offline" and "cannot write /dev/full" in str(last.reason)
     kept = list(read_recording(tmp_path / "kept.mcap"))
     assert 2 < (kept[-1].captured_ns - kept[0].captured_ns) / SECOND_NS < 4  # up to the event that did not fit
+
+
+def test_lines_that_come_faster_than_they_were_captured_have_no_age(hands):
+    process = start("--bundle", hands, "--source", "-", "--pub", "none", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(lines(frames())))  # six seconds at once, and then silence past a heartbeat
+    process.stdin.flush()
+    time.sleep(4)
+    code, said = ended(process)
+    assert code == 0 and "Traceback" not in said, said
 
 
 def test_standard_input_that_is_no_pose_message_is_refused_and_nothing_hangs(hands, tmp_path):

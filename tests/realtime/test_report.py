@@ -13,6 +13,7 @@ import pytest
 
 from realtime.bundle import Bundle, load_bundle
 from realtime.bus import Subscriber
+from realtime.clock import Clock
 from realtime.engine import open_engine
 from realtime.errors import AddressError, LineError, UsageError
 from realtime.feed import SourceInfo
@@ -79,6 +80,11 @@ def room(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def moved(frame: Frame, by_ns: int) -> Frame:
+    at = frame.captured_ns + by_ns
+    return replace(frame, captured_ns=at, poses=tuple(replace(pose, captured_ns=at) for pose in frame.poses or ()))
+
+
 def play(pipeline: Pipeline, reporter: Reporter, given: list[Frame]) -> list[ActionEvent]:
     told = [event for frame in given for event in reporter.step(pipeline.step(frame))]
     return told + reporter.events(pipeline.close(given[-1].captured_ns, "source_lost"))
@@ -108,7 +114,41 @@ def test_an_event_says_where_it_comes_from(report, pipeline, bundle):
 
 def test_latency_from_capture_is_told_of_live_sources(report, pipeline):
     told = play(pipeline, report(replace(INFO, live=True)), frames(TWICE))
-    assert told[0].latency_ms.capture_to_publish is not None
+    latency = told[0].latency_ms
+    assert latency.capture_to_publish is not None and latency.queue is not None
+    assert latency.queue < latency.capture_to_publish
+
+
+def test_windows_are_told_in_media_time(report, pipeline):
+    reporter = report()
+    given = [moved(frame, 77 * SECOND_NS) for frame in frames(TWICE)]
+    told = play(pipeline, reporter, given)
+    clock = reporter._clock
+    for event in told:
+        assert event.time.window is not None
+        assert event.time.window.end_s <= round((event.time.decided_mono_ns - given[0].captured_ns) / SECOND_NS, 3)
+    assert 1.5 < told[0].time.window.end_s < 2.5
+    now = Clock.now()  # where the seconds begin changes nothing in UTC
+    assert abs((clock.utc_ns - clock.mono_ns) - (now.utc_ns - now.mono_ns)) < SECOND_NS
+
+
+def test_a_place_in_the_picture_that_is_not_finite_is_written_as_null(report, pipeline, tmp_path):
+    place = np.full((16, 2), 0.5, np.float32)
+    place[3], place[5, 0] = np.nan, np.inf
+    given = [replace(frame, poses=(replace(frame.poses[0], image_joints=place),)) for frame in frames()[:5]]
+    reporter = report(publish="tcp://127.0.0.1:*", record=tmp_path / "kept.mcap", poses=True)
+    play(pipeline, reporter, given)
+    reporter.close()
+    kept = next(read_recording(tmp_path / "kept.mcap")).poses[0].image_joints
+    np.testing.assert_array_equal(np.isnan(kept), ~np.isfinite(place))
+
+
+@pytest.mark.parametrize("taken", ["kept.mcap", "kept.mcap.partial"])
+def test_a_recording_never_overwrites_a_file(report, tmp_path, taken):
+    (tmp_path / taken).write_bytes(b"precious")
+    with pytest.raises(UsageError, match=rf"cannot record to .*kept\.mcap: .*{taken} is there"):
+        report(record=tmp_path / "kept.mcap")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(taken, b"precious")]
 
 
 def test_events_are_added_to_a_file_that_is_there(report, pipeline, bundle, tmp_path):
@@ -273,13 +313,22 @@ def test_the_meter_tells_a_second_and_starts_anew():
     meter = Meter()
     for _ in range(2000):  # more than it keeps
         meter.add((2_000_000, 0, 1_000_000, 0), 500_000, 30_000_000)
-    reading = meter.read(live=True)
+    reading = meter.read(paced=True)
     assert reading.fps == pytest.approx(2000 / 1e-3, rel=1e3) and meter.frames == 2000
     assert reading.frame_age_ms == (30.0, 30.0)
     assert reading.stage_ms["pose"] == (2.0, 2.0) and reading.stage_ms["bus"] == (0.5, 0.5)
-    assert meter.read(live=True).stage_ms == {}
+    assert reading.stage_ms["queue"] == (26.5, 26.5)  # what is left of the age
+    assert meter.read(paced=True).stage_ms == {}
     meter.add((0, 0, 0, 0), 0, 1)
-    assert meter.read(live=False).frame_age_ms is None
+    reading = meter.read(paced=False)
+    assert reading.frame_age_ms is None and "queue" not in reading.stage_ms
+
+
+def test_an_age_is_never_negative():
+    meter = Meter()
+    meter.add((1, 0, 0, 0), 0, -30_000_000)
+    reading = meter.read(paced=True)
+    assert reading.frame_age_ms == (0.0, 0.0) and reading.stage_ms["queue"] == (0.0, 0.0)
 
 
 def test_a_step_told_is_what_the_pipeline_decided(report, pipeline):

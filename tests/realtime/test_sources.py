@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from realtime.errors import SourceError, UsageError
-from realtime.feed import Feed, Opened, SourceInfo, Tally, redacted, topic_id
+from realtime.feed import LATE_NS, Feed, Opened, SourceInfo, Tally, redacted, topic_id
+from realtime.resample import RESET_GAP_NS
 from realtime.schema import SECOND_NS, Frame
 from realtime.source import open_source
 
@@ -337,6 +338,30 @@ def test_a_file_that_is_read_too_slowly_is_put_back_on_time() -> None:
     source = feed(slow(), "paced")
     ages = [(time.monotonic_ns() - frame.captured_ns) / SECOND_NS for frame in source if frame]
     assert len(ages) == 8 and max(ages) < 0.6
+
+
+def test_a_file_that_is_read_a_little_too_slowly_never_jumps_far_enough_to_lose_a_track(caplog) -> None:
+    assert LATE_NS < RESET_GAP_NS / 2
+
+    def slow():
+        for index in range(30):
+            time.sleep(0.04)
+            yield Frame(index, index * SECOND_NS // 50)
+
+    times = [frame.captured_ns for frame in feed(slow(), "paced") if frame]
+    assert max(np.diff(times)) < RESET_GAP_NS / 2
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "cam0 is read slower than it plays; its time is stretched"
+    ]
+
+
+def test_a_source_says_whether_its_frames_have_an_age(video: Path) -> None:
+    for fast in (True, False):
+        for spec in (str(video), "synthetic"):
+            source = open_source(spec, fast=fast)
+            assert source.paced is not fast
+            source.close()
+    assert feed(iter(())).paced
 
 
 def test_synthetic_frames_play_at_live_pace_or_fast() -> None:
