@@ -13,6 +13,7 @@ from realtime.bundle import Bundle, load_reference
 from realtime.errors import BundleError, GpuError, UsageError
 from realtime.features import features
 from realtime.fields import REMEDY
+from realtime.pipeline import ScoresWindows
 from realtime.schema import Scores, Window
 
 TOLERANCE = 1e-3  # largest difference from the trained model's own outputs
@@ -33,7 +34,7 @@ _ORT_ERRORS = (
 )
 
 
-class Engine(Protocol):
+class Engine(ScoresWindows, Protocol):
     """What scores windows with a bundle's model."""
 
     @property
@@ -42,9 +43,6 @@ class Engine(Protocol):
 
     def infer(self, skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Network input (N, C, T, V) float32 -> logits (N, K), embedding (N, D) float32, all finite."""
-
-    def score(self, windows: Sequence[Window]) -> list[Scores]:
-        """One Scores for each window, in order; all windows go through in one batch."""
 
 
 class OrtEngine:

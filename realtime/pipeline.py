@@ -15,19 +15,23 @@ STAGES = ("pose", "window", "model", "decoder")
 
 
 class FindsPoses(Protocol):
-    """The pose stage: people in a frame. refused: frames that were no good; gated: finds not believed a body."""
+    """The pose stage. refused: frames that were no good; gated: finds that are not believed a body."""
 
     refused: int
     gated: int
 
-    def find(self, frame: Frame) -> tuple[Pose, ...]: ...
-    def close(self) -> None: ...
+    def find(self, frame: Frame) -> tuple[Pose, ...]:
+        """The poses in this frame, none where nobody is seen or the frame is no good."""
+
+    def close(self) -> None:
+        """Gives back what the stage holds. May be called twice."""
 
 
 class ScoresWindows(Protocol):
-    """The engine: windows of several people in one batch."""
+    """What the line needs of an engine."""
 
-    def score(self, windows: Sequence[Window]) -> list[Scores]: ...
+    def score(self, windows: Sequence[Window]) -> list[Scores]:
+        """One Scores for each window, in order; all windows go through in one batch."""
 
 
 @dataclass(frozen=True, slots=True)

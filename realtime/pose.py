@@ -17,7 +17,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -40,19 +40,6 @@ CHATTER = re.compile(
 )
 
 _stderr_lock = threading.Lock()
-
-
-class PoseStage(Protocol):
-    """Finds the people in a frame. refused: frames that were no good; gated: finds that are not believed a body."""
-
-    refused: int
-    gated: int
-
-    def find(self, frame: Frame) -> tuple[Pose, ...]:
-        """The poses in this frame, none where nobody is seen or the frame is no good."""
-
-    def close(self) -> None:
-        """Gives back what the stage holds. May be called twice."""
 
 
 class PassThrough:

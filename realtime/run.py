@@ -5,9 +5,15 @@ One loop: frame -> poses -> windows -> scores -> events, and what it decides is 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
+
+if __name__ == "__main__":  # while the rest loads nothing is open yet, so a signal simply ends the program
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +27,13 @@ from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.bus import DEFAULT_ADDRESS
 from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
-from realtime.engine import Engine, open_engine
+from realtime.engine import open_engine
 from realtime.errors import LineError, SourceError, UsageError
 from realtime.meter import Meter
-from realtime.pipeline import Pipeline, Step
-from realtime.pose import MediaPipePose, PassThrough, PoseStage
+from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
+from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
-from realtime.schema import SECOND_NS, EndReason
+from realtime.schema import SECOND_NS, EndReason, Frame
 from realtime.source import Source, open_source
 from realtime.terminal import Terminal, log_to
 from realtime.window import WindowBuffer
@@ -61,7 +67,7 @@ class InputFlags:
     fast: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Files: every frame, as fast as possible. Otherwise live pace, and the newest frame wins."""
     duration: float | None = None
-    """Stop after so many seconds of the source's own time. Default: never."""
+    """Stop after so many seconds of the source's own time; silence of a live source counts. Default: never."""
     fps: float | None = None
     """Frames a second of what tells none: folders of pictures, NW-UCLA, .npz without times, synthetic. Default: 30,
     NW-UCLA 12."""
@@ -135,6 +141,25 @@ class Stop:
         self.code = 0
 
 
+class Deadline:
+    """Tells when so many seconds of a source's own time are over. waits: its silence counts as well."""
+
+    def __init__(self, duration_s: float | None, waits: bool) -> None:
+        self._limit_s, self._waits = math.inf if duration_s is None else duration_s, waits
+        self._begun_ns: int | None = None
+        self._played_ns = 0  # from the first frame to the newest
+        self._heard_ns = time.monotonic_ns()
+
+    def over(self, frame: Frame | None) -> bool:
+        """Whether the time is over with this frame, or with none."""
+        now_ns = time.monotonic_ns()
+        if frame is not None:
+            self._begun_ns = frame.captured_ns if self._begun_ns is None else self._begun_ns
+            self._played_ns, self._heard_ns = frame.captured_ns - self._begun_ns, now_ns
+        silent_ns = now_ns - self._heard_ns if self._waits else 0
+        return self._played_ns + silent_ns >= self._limit_s * SECOND_NS
+
+
 class Line:
     """A source, the pipeline and its reporter, run as one loop."""
 
@@ -145,35 +170,37 @@ class Line:
         self._persons: tuple[int, int] = (0, 0)
         self._now_ns = time.monotonic_ns()
 
-    def run(self, duration_s: float | None) -> int:
-        """Runs to the end of the source or of the time, or until stopped; returns the exit code."""
-        begun: int | None = None
-        reason: EndReason = "source_lost"
-        code = 0
+    def run(self, duration_s: float | None, waits: bool = False) -> int:
+        """Runs to the end of the source or of the time, or until stopped; returns the exit code.
+
+        waits: the source's silence counts as its time.
+        """
         self._reporter.status("online", self._now_ns)
         try:
-            for frame in self._source:
-                if frame is not None:
-                    begun = begun or frame.captured_ns
-                    if duration_s is not None and frame.captured_ns - begun >= duration_s * SECOND_NS:
-                        reason = "shutdown"
-                        break
-                    self._take(self._pipeline.step(frame))
-                self._beat(self._source.paced)
-                if self._stop.code is not None or self._terminal.closed:
-                    break
-            # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
-            if self._stop.code is not None or self._terminal.closed:
-                reason, code = "shutdown", self._stop.code or 0
-            self._finish(reason, "ended", None)
+            reason = self._play(Deadline(duration_s, waits))
         except LineError as error:
             self._finish("source_lost" if isinstance(error, SourceError) else "shutdown", "offline", str(error))
             raise
         except BaseException as error:
-            why = "internal error" if isinstance(error, Exception) else "interrupted"
-            self._finish("shutdown", "offline", why)
+            # A pipe breaks when nobody reads any more what we say.
+            fault = isinstance(error, Exception) and not isinstance(error, BrokenPipeError)
+            self._finish("shutdown", "offline", "internal error" if fault else "interrupted")
             raise
-        return code
+        self._finish(reason, "ended", None)
+        return self._stop.code or 0
+
+    def _play(self, deadline: Deadline) -> EndReason:
+        """Takes frame after frame; returns why there are no more."""
+        for frame in self._source:
+            if deadline.over(frame):
+                return "shutdown"
+            if frame is not None:
+                self._take(self._pipeline.step(frame))
+            self._beat(self._source.paced)
+            if self._stop.code is not None or self._terminal.closed:
+                break
+        # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
+        return "shutdown" if self._stop.code is not None or self._terminal.closed else "source_lost"
 
     def _take(self, step: Step) -> None:
         decided = time.perf_counter_ns()
@@ -197,8 +224,10 @@ class Line:
     def _finish(self, reason: EndReason, state: str, why: str | None) -> None:
         """Ends every open event, tells the last state and frees everything; also after an error."""
         try:
-            told = self._reporter.events(self._pipeline.close(self._now_ns, reason))
-            self._reporter.status(state, self._now_ns, why)
+            try:
+                told = self._reporter.events(self._pipeline.close(self._now_ns, reason))
+            finally:
+                self._reporter.status(state, self._now_ns, why)
             self._terminal.events(told)
         finally:
             self._terminal.close()
@@ -207,11 +236,17 @@ class Line:
 def make_decoder(bundle: Bundle) -> Decoder:
     """The decoder that a bundle's thresholds describe."""
     rules = [ActionRule(a.id, a.on, a.off, a.min_on_s, a.min_off_s) for a in bundle.actions]
-    shifts = {"onset_shift_s": bundle.onset_shift_s, "offset_shift_s": bundle.offset_shift_s}
-    return Decoder(bundle.classes, bundle.nothing, rules, bundle.smoothing_s, **shifts)
+    return Decoder(
+        bundle.classes,
+        bundle.nothing,
+        rules,
+        bundle.smoothing_s,
+        onset_shift_s=bundle.onset_shift_s,
+        offset_shift_s=bundle.offset_shift_s,
+    )
 
 
-def make_pipeline(pose: PoseStage, bundle: Bundle, engine: Engine, persons: int) -> Pipeline:
+def make_pipeline(pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int) -> Pipeline:
     """The stages of a line, joined."""
     windows = WindowBuffer(bundle.layout, bundle.window, bundle.fps, bundle.stride, max_tracks=persons)
     return Pipeline(pose, windows, engine, make_decoder(bundle))
@@ -233,7 +268,7 @@ def run(config: Config, console: Console) -> int:
         reporter = Reporter(to, bundle, engine.backend, source.info)
         try:
             skeletons = source.info.skeletons
-            pose: PoseStage = PassThrough() if skeletons else MediaPipePose()
+            pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
             persons = config.recognition.persons or (MOST_PERSONS if skeletons else 1)
             terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
             terminal.opening(reporter.address, engine.backend)
@@ -242,7 +277,8 @@ def run(config: Config, console: Console) -> int:
             if outputs.wait_subscriber:
                 reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
             line = Line(source, make_pipeline(pose, bundle, engine, persons), reporter, terminal, stop)
-            return line.run(given.duration)
+            waits = source.info.live or given.source == "-"
+            return line.run(given.duration, waits)
         finally:
             reporter.close()
     finally:

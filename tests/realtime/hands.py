@@ -147,6 +147,7 @@ def motion(script: Sequence[tuple[str | None, float]], fps: float = 30.0) -> tup
 
 
 ONE_HAND = ((None, 2.0), ("right", 2.0), (None, 2.0))
+RAISED = 105  # frames of `frames()` after which the hand is up and told
 
 
 def frames(script: Sequence[tuple[str | None, float]] = ONE_HAND, fps: float = 30.0, track: int = 1) -> list[Frame]:
@@ -183,12 +184,14 @@ def write_recording(path: Path, given: Sequence[Frame]) -> Path:
     return path
 
 
-def start(*flags: object, stdin: object = subprocess.DEVNULL, before: object = None) -> subprocess.Popen[bytes]:
-    """The line as its own process; what it says comes through pipes."""
+def start(
+    *flags: object, stdin: object = subprocess.DEVNULL, before: object = None, first: Path = ROOT
+) -> subprocess.Popen[bytes]:
+    """The line as its own process; what it says comes through pipes. Modules in `first` stand in for others."""
     return subprocess.Popen(
         [sys.executable, "-m", "realtime.run", *map(str, flags)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{first}:{ROOT}"},
         stdin=stdin,  # type: ignore[arg-type]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -215,6 +218,11 @@ def read_events(path: Path) -> list[ActionEvent]:
     assert all(isinstance(event, ActionEvent) for event in events)
     check_story(events)  # type: ignore[arg-type]
     return events  # type: ignore[return-value]
+
+
+def story(path: Path) -> list[tuple[str, str, str | None]]:
+    """Phase, action and end reason of every start and end in an --events file."""
+    return [(e.phase, e.action.id, e.end_reason) for e in read_events(path) if e.phase != "update"]
 
 
 def check_story(events: Sequence[ActionEvent]) -> None:

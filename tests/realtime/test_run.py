@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,17 +28,17 @@ from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import KINECT_V2_25
 from realtime.terminal import Terminal
 from tests.realtime.hands import (
+    RAISED,
     ended,
     frames,
     free_address,
     lines,
     read_events,
     start,
+    story,
     write_hands,
     write_recording,
 )
-
-RAISED = 105  # frames of `frames()` after which the hand is up and told
 
 
 @pytest.fixture(scope="module")
@@ -66,29 +65,6 @@ def line(hands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     return write_recording(tmp_path / "hand.mcap", frames())
-
-
-def story(path: Path) -> list[tuple[str, str, str | None]]:
-    return [(e.phase, e.action.id, e.end_reason) for e in read_events(path) if e.phase != "update"]
-
-
-@contextmanager
-def raising(hands: Path, folder: Path, *flags: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A line of its own process that reads standard input and has just told that the hand went up."""
-    events = folder / "events.jsonl"
-    process = start("--bundle", hands, "--source", "-", "--events", events, *flags, stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(b"".join(lines(frames()[:RAISED])))
-    process.stdin.flush()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and not (events.exists() and b'"start"' in events.read_bytes()):
-        assert process.poll() is None
-        time.sleep(0.02)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_the_end_of_a_file_is_success_and_every_event_has_its_end(line, recording, tmp_path, capfd):
@@ -151,25 +127,6 @@ def test_lines_on_standard_input_are_played_to_their_end(hands, tmp_path):
     code, said = ended(process, b"".join(lines(frames())))
     assert code == 0, said
     assert story(tmp_path / "e.jsonl") == [("start", "right_up", None), ("end", "right_up", "score")]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_open_event_and_gives_its_code(hands, tmp_path, number, code):
-    with raising(hands, tmp_path, "--pub", "none", "--record", tmp_path / "kept.mcap") as process:
-        process.send_signal(number)
-        assert ended(process)[0] == code
-    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "shutdown")
-    assert (tmp_path / "kept.mcap").exists()  # finished: under its own name
-
-
-def test_a_signal_before_the_first_subscriber_ends_the_wait(hands, tmp_path):
-    process = start("--bundle", hands, "--source", "synthetic", "--pub", free_address(), "--wait-subscriber", 60)
-    assert process.stderr is not None
-    process.stderr.readline()  # what was opened
-    begun = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    assert ended(process)[0] == 0
-    assert time.monotonic() - begun < 5
 
 
 def test_a_source_lost_midway_ends_its_events_and_says_so_everywhere(hands, tmp_path):
@@ -301,6 +258,7 @@ def play(hands) -> Iterator[Callable[..., int]]:
         (SourceError("the cable is out"), "source_lost", "the cable is out"),
         (LineError("the model gave nonsense"), "shutdown", "the model gave nonsense"),
         (KeyboardInterrupt(), "shutdown", "interrupted"),
+        (BrokenPipeError(), "shutdown", "interrupted"),
         (ZeroDivisionError("a fault of ours"), "shutdown", "internal error"),
     ],
 )
@@ -313,6 +271,24 @@ def test_whatever_goes_wrong_each_event_ends_and_the_state_says_why(play, tmp_pa
         play(Played(frames()[:RAISED], error), events=tmp_path / "events.jsonl")
     assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", reason)
     assert told == ["online None", f"offline {why}"]
+
+
+@pytest.mark.parametrize(
+    ("error", "last"), [(None, "ended None"), (SourceError("the cable is out"), "offline the cable is out")]
+)
+def test_a_last_event_that_cannot_be_told_leaves_the_last_state_told_once(play, error, last, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(
+        Reporter, "status", lambda self, state, at, reason=None, track=None: told.append(f"{state} {reason}")
+    )
+
+    def full(self, events):
+        raise LineError("the disk is full")
+
+    monkeypatch.setattr(Reporter, "events", full)
+    with pytest.raises(LineError, match="the disk is full"):
+        play(Played(frames()[:RAISED], error))
+    assert told == ["online None", last]
 
 
 def test_events_reach_the_file_although_the_terminal_is_gone(play, tmp_path):

@@ -1,0 +1,110 @@
+"""What ends the line from outside: its duration, Ctrl-C, SIGTERM and readers that go away."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from realtime.run import Deadline
+from realtime.schema import SECOND_NS, Frame
+from tests.realtime.hands import RAISED, ended, frames, free_address, lines, start, story, write_hands
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnx", reason="the tiny model is made with the onnx package, which is not installed")
+    return write_hands(tmp_path_factory.mktemp("stop") / "hands")
+
+
+@contextmanager
+def raising(hands: Path, folder: Path, *flags: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A line of its own process that reads standard input and has just told that the hand went up."""
+    events = folder / "events.jsonl"
+    process = start("--bundle", hands, "--source", "-", "--events", events, *flags, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(lines(frames()[:RAISED])))
+    process.stdin.flush()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (events.exists() and b'"start"' in events.read_bytes()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("spoken", [0, 30])
+def test_duration_ends_a_silent_standard_input(hands, spoken):
+    flags = ("--bundle", hands, "--source", "-", "--pub", "none", "--duration", 1.5)
+    process = start(*flags, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(lines(frames()[:spoken])))
+    process.stdin.flush()
+    try:
+        assert process.wait(timeout=15) == 0  # its input stays open
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("waits", "captured_s", "over"),
+    [
+        (False, [5.0, None, None, 7.5], [False, False, False, True]),
+        (True, [None, None], [False, True]),  # not a word
+        (True, [5.0, 5.5, None, None], [False, False, False, True]),
+        (True, [5.0, 5.2, 5.4, 5.6], [False] * 4),  # what is late is not silent
+    ],
+)
+def test_silence_counts_where_a_source_waits(monkeypatch, waits, captured_s, over):
+    clock = itertools.count(100 * SECOND_NS, 1 * SECOND_NS)  # a second passes from one to the next
+    monkeypatch.setattr("time.monotonic_ns", lambda: next(clock))
+    deadline = Deadline(2.0, waits)
+    given = [None if at is None else Frame(0, round(at * SECOND_NS)) for at in captured_s]
+    assert [deadline.over(frame) for frame in given] == over
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_open_event_and_gives_its_code(hands, tmp_path, number, code):
+    with raising(hands, tmp_path, "--pub", "none", "--record", tmp_path / "kept.mcap") as process:
+        process.send_signal(number)
+        assert ended(process)[0] == code
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "shutdown")
+    assert (tmp_path / "kept.mcap").exists()  # finished: under its own name
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_while_modules_load_ends_without_a_traceback(tmp_path, number, code):
+    (tmp_path / "tyro.py").write_text("import sys, time\nprint('loading', file=sys.stderr, flush=True)\ntime.sleep(30)")
+    process = start("--source", "synthetic", first=tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"loading\n"
+    process.send_signal(number)
+    assert ended(process) == (code, "")
+
+
+def test_nobody_who_reads_what_it_says_is_no_error(hands):
+    process = start("--bundle", hands, "--source", "synthetic", "--fast", "--pub", "none", "--duration", 30)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_signal_before_the_first_subscriber_ends_the_wait(hands, tmp_path):
+    process = start("--bundle", hands, "--source", "synthetic", "--pub", free_address(), "--wait-subscriber", 60)
+    assert process.stderr is not None
+    process.stderr.readline()  # what was opened
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+    assert time.monotonic() - begun < 5
