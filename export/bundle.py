@@ -64,6 +64,8 @@ class Config:
     """How much later than an action its probability rises; onsets are back-dated by this."""
     offset_shift_s: float = 0.0
     """How much later than an action its probability falls; offsets are back-dated by this."""
+    nothing_shift: float = 0.0
+    """Lowers the logit of "nothing" by this, since training draws it far more often than any one action."""
     temperature: float = 1.0
     """Divides the logits before the softmax."""
     replace: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -80,6 +82,20 @@ class Mean(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, T, V)
         logits, embeddings = zip(*(network(x) for network in self.networks), strict=True)
         return torch.stack(logits).mean(dim=0), nn.functional.normalize(torch.cat(embeddings, dim=1), dim=1)
+
+
+class Shifted(nn.Module):
+    """A network with one class's logit lowered by a constant."""
+
+    def __init__(self, network: nn.Module, column: int, by: float) -> None:
+        super().__init__()
+        self.network = network
+        classes = next(module for module in network.modules() if isinstance(module, nn.Linear)).out_features
+        self.register_buffer("shift", by * nn.functional.one_hot(torch.tensor(column), classes).float())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, T, V)
+        logits, embedding = self.network(x)
+        return logits - self.shift, embedding
 
 
 def load_runs(runs: tuple[Path, ...]) -> tuple[nn.Module, dict[str, Any], list[dict[str, Any]]]:
@@ -142,13 +158,15 @@ def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, A
         "onset_shift_s": config.onset_shift_s,
         "offset_shift_s": config.offset_shift_s,
         "text": None,
-        "training": {**trained, "networks": len(configs)},
+        "training": {**trained, "networks": len(configs), "nothing_shift": config.nothing_shift},
     }  # fmt: skip
 
 
 def make_bundle(config: Config) -> Path:
     """Exports, writes and proves the bundle; returns its folder."""
     network, model, configs = load_runs(config.runs)
+    if config.nothing_shift:
+        network = Shifted(network, model["classes"].index(NOTHING), config.nothing_shift)
     graph = to_onnx(network, model["channels"], model["window"], len(LAYOUTS[model["layout"]]))
     card = config.card.read_bytes() if config.card else f"# {config.name}\n\nNo model card was given.\n".encode()
     files = {"model.onnx": graph, "reference.npz": reference(network, model), "MODEL_CARD.md": card}

@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 import torch
 
-from export.bundle import Config, Mean, load_runs, make_bundle
+from export.bundle import Config, Mean, Shifted, load_runs, make_bundle
 from export.graph import to_onnx
 from realtime.bundle import load_bundle, load_reference
 from realtime.engine import open_engine
@@ -97,3 +97,10 @@ def quiet():
     from rich.console import Console
 
     return Console(quiet=True)
+
+
+def test_one_logit_can_be_lowered():
+    x = torch.randn(2, 9, 64, 16)
+    with torch.inference_mode():
+        plain, shifted = network()(x)[0], Shifted(network(), 2, 1.5).eval()(x)[0]
+    torch.testing.assert_close(plain - shifted, torch.tensor([0.0, 0.0, 1.5, 0.0, 0.0]).expand(2, 5))
