@@ -58,6 +58,8 @@ def test_only_the_subjects_asked_for_are_read(tmp_path):
     for subject in (1, 2, 3):
         write_ucla(folder, f"a01_s{subject:02d}_e00_v01", [body().tolist()], 1)
     assert [found.subject for found in read("nw_ucla", tmp_path, subjects={1, 3})] == [1, 3]
+    assert [found.subject for found in read("nw_ucla", tmp_path, subjects={"1", "03"})] == [1, 3]
+    assert [found.subject for found in read("nw_ucla", tmp_path, subjects=["2", 2])] == [2]
 
 
 def test_a_sequence_that_is_no_json_names_file_and_line(tmp_path):

@@ -19,11 +19,21 @@ READERS: dict[str, Callable[..., Iterator[Clip] | Iterator[Recording]]] = {
 }
 
 
+def subject_key(subject: int | str) -> str:
+    """What subjects are compared by: 6, "6" and "06" are the same one; names such as "s01s02" stay as they are."""
+    text = str(subject).strip()
+    return str(int(text)) if text.isdecimal() else text
+
+
 def read(name: str, path: Path, subjects: Collection[int | str] | None = None) -> Iterator[Clip | Recording]:
     """The clips or recordings of a data set by name, from the folder of its published files.
 
+    subjects: only these, compared by `subject_key`; None for all.
     Raises UsageError for a name not in `READERS`, and as the set's own reader does.
     """
     if name not in READERS:
         raise UsageError(f"no reader for data set {name!r}; there are {', '.join(READERS)}")
-    return READERS[name](path, subjects)
+    if subjects is None:
+        return READERS[name](path, None)
+    keys = {subject_key(subject) for subject in subjects}
+    return READERS[name](path, keys | {int(key) for key in keys if key.isdecimal()})  # readers of either kind find theirs
