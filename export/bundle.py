@@ -18,11 +18,12 @@ from export.graph import to_onnx
 from realtime.bundle import load_bundle, write_bundle
 from realtime.command import run_command
 from realtime.engine import open_engine
-from realtime.errors import BundleError
+from realtime.errors import BundleError, UsageError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
 from realtime.skeleton import LAYOUTS, convert
 from train.checkpoint import load_network
+from train.data.files import text_of
 from train.synthesis import synthetic_recordings
 from train.vocabulary import ACTIONS, NOTHING
 
@@ -100,6 +101,10 @@ class Shifted(nn.Module):
 
 def load_runs(runs: tuple[Path, ...]) -> tuple[nn.Module, dict[str, Any], list[dict[str, Any]]]:
     """The network of one run or the mean of several, their common `model` entry, and each run's config."""
+    if not runs:
+        raise UsageError(
+            "no run was named; give run folders of train.fit: python -m export.bundle runs/first --out DIR"
+        )
     loaded = [load_network(run / "last.safetensors" if run.is_dir() else run) for run in runs]
     models = [content["model"] for _, content in loaded]
     for key in ("layout", "channels", "classes", "streams", "window", "fps"):
@@ -164,12 +169,12 @@ def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, A
 
 def make_bundle(config: Config) -> Path:
     """Exports, writes and proves the bundle; returns its folder."""
+    card = text_of(config.card) if config.card else f"# {config.name}\n\nNo model card was given.\n"
     network, model, configs = load_runs(config.runs)
     if config.nothing_shift:
         network = Shifted(network, model["classes"].index(NOTHING), config.nothing_shift)
     graph = to_onnx(network, model["channels"], model["window"], len(LAYOUTS[model["layout"]]))
-    card = config.card.read_bytes() if config.card else f"# {config.name}\n\nNo model card was given.\n".encode()
-    files = {"model.onnx": graph, "reference.npz": reference(network, model), "MODEL_CARD.md": card}
+    files = {"model.onnx": graph, "reference.npz": reference(network, model), "MODEL_CARD.md": card.encode()}
     folder = write_bundle(config.out, bundle_spec(config, model, configs), files, replace=config.replace)
     open_engine(load_bundle(folder))  # proves the graph against the trained model's own answers
     return folder

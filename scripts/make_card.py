@@ -1,4 +1,4 @@
-"""Scores a bundle on held-out subjects of each data set and writes its model card: python scripts/make_card.py --help"""
+"""Scores a bundle on held-out subjects of each set and writes its model card: python -m scripts.make_card --help"""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def card(bundle: Bundle, found: dict[str, dict[str, Any]], notes: str) -> str:
     """The card's Markdown."""
     lines = [f"# {bundle.name}", ""]
     lines += [
-        f"Made {bundle.created[:10]}. {len(bundle.actions)} actions and \"nothing\" from windows of {bundle.window} frames at "
-        f"{bundle.fps:g} a second, joints {bundle.layout.name}, streams {', '.join(bundle.streams)}.",
+        f'Made {bundle.created[:10]}. {len(bundle.actions)} actions and "nothing" from windows of {bundle.window} '
+        f"frames at {bundle.fps:g} a second, joints {bundle.layout.name}, streams {', '.join(bundle.streams)}.",
         "",
         "## Figures on subjects that training did not see",
         "",
         "Top-1 over the classes that the vocabulary has (all of them: coverage 100 % unless said); an answer of",
-        "\"nothing\" counts as wrong. Scored by `scripts/make_card.py`, which runs `train.evaluate`'s code on this bundle.",
+        '"nothing" counts as wrong. Scored by `scripts/make_card.py`, which runs the code of `train.evaluate`.',
         "",
         "| set | held-out subjects | clips | accuracy | mean of classes | coverage |",
         "|---|---|---|---|---|---|",
@@ -106,7 +106,9 @@ def card(bundle: Bundle, found: dict[str, dict[str, Any]], notes: str) -> str:
         clips = sum(row["clips"] for row in rows.values())
         right = sum(row["clips"] * row["accuracy"] for row in rows.values())
         figure = f"{right / clips:.0%}" if clips else "not scored"
-        lines.append(f"| {ACTIONS.get(action.id, action.name)} | {action.id} | {', '.join(rows)} | {clips} | {figure} |")
+        lines.append(
+            f"| {ACTIONS.get(action.id, action.name)} | {action.id} | {', '.join(rows)} | {clips} | {figure} |"
+        )
     lines += ["", "## What it confuses most", "", "| set | true | answered | clips |", "|---|---|---|---|"]
     for name, r in found.items():
         lines += [f"| {name} | {c['true']} | {c['answer']} | {c['clips']} |" for c in r["confused"][:5]]

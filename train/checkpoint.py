@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,23 +13,53 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from realtime.errors import BundleError
+from realtime.errors import BundleError, UsageError
 from realtime.skeleton import LAYOUTS
 from train.backbone import GraphNet
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of one."""
+    """Writes JSON as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes so that a reader sees the old file or the new one, never half of one. UsageError where it cannot."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); name a file in a folder that exists") from error
+
+
+def check_writable(path: Path | None) -> None:
+    """UsageError where `write_text` could not write there: to be asked before long work, not after it."""
+    if path is None:
+        return
+    partial = path.with_name(path.name + ".partial")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); name a file in a folder that exists") from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it; UsageError where it cannot."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be a folder ({error.strerror}); choose another --out") from error
 
 
 def save(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
-    """Writes `path`.safetensors, with `content` as JSON in its header, atomically."""
+    """Writes `path`.safetensors, with `content` as JSON in its header, atomically; tensors of any device as CPU's."""
     target = path.with_suffix(".safetensors")
     partial = target.with_name(target.name + ".partial")
-    whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(whole, partial, metadata={"content": json.dumps(content)})
     os.replace(partial, target)
 

@@ -24,8 +24,8 @@ from realtime.resample import offline_windows
 from realtime.run import make_pipeline
 from realtime.schema import Event, Frame, Pose
 from realtime.skeleton import CORE_16, convert
-from train.checkpoint import write_json
-from train.data import read
+from train.checkpoint import check_writable, write_json
+from train.data import read, subject_key
 from train.data.clip import Clip, Recording, cut
 from train.scoring import (
     IOU,
@@ -247,9 +247,12 @@ def run(config: Config, console: Console) -> int:
     started = time.monotonic()
     source = parse_source(config.data)
     bundle = load_bundle(config.bundle or default_bundle())
-    items = list(read(source.name, source.path, set(config.subjects) or None))
-    if not items:
-        raise UsageError(f"{config.data} holds nothing of subjects {' '.join(config.subjects)}; leave --subjects out")
+    check_writable(config.json)
+    items = list(read(source.name, source.path, config.subjects or None))
+    missing = {subject_key(subject) for subject in config.subjects} - {subject_key(item.subject) for item in items}
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise UsageError(f"{config.data} holds nothing of subject {names}; leave --subjects out to score all")
     report = evaluate(bundle, source.name, items, config.events)
     report |= {"bundle": bundle.name, "subjects": sorted({str(item.subject) for item in items})}
     if config.json:

@@ -7,13 +7,11 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -24,9 +22,11 @@ from realtime.features import channels, features
 from realtime.skeleton import CORE_16
 from train import checkpoint
 from train.data import read
+from train.device import autocast, pick_device
 from train.evaluate import clip_report, score_clips
 from train.pool import Pool, draw, weights
-from train.sources import Source, parse_source
+from train.settings import Config, check
+from train.sources import Source, of_subjects, parse_held_out, parse_shares, parse_sources
 from train.synthesis import synthetic_recordings
 from train.vocabulary import CLASSES
 
@@ -34,66 +34,6 @@ EXAMPLES = """examples:
   python -m train.fit --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 utd_mhad:7,8 --out runs/first
   python -m train.fit --out runs/first --resume
 """
-
-
-@dataclass(frozen=True)
-class Config:
-    """Train the action network."""
-
-    out: Path
-    """Run folder: config.json, metrics.jsonl, TensorBoard curves, last.safetensors."""
-    data: tuple[str, ...] = ()
-    """Data sets as NAME:PATH (PATH is the folder of the published files)."""
-    held_out: tuple[str, ...] = ()
-    """Subjects kept out of training and scored, as NAME:S1,S2."""
-    synthetic: int = 40
-    """Generated recordings (about a minute each) added to the pool; 0 for none."""
-    share: tuple[str, ...] = ("utkinect:0.8", "msr_action3d:1.2", "msrc12:1.0", "synthetic:0.25")
-    """How often a set is drawn from, as NAME:WEIGHT; 1 where not named."""
-    epochs: int = 60
-    """Passes of `draws` windows."""
-    draws: int = 5000
-    """Windows an epoch."""
-    batch: int = 64
-    """Windows a step."""
-    lr: float = 0.1
-    """Peak learning rate of SGD with Nesterov momentum 0.9; cosine to zero after `warm_up` epochs."""
-    warm_up: int = 3
-    """Epochs of linear warm-up."""
-    weight_decay: float = 5e-4
-    """On weights of convolutions and linear layers only."""
-    smoothing: float = 0.1
-    """Label smoothing."""
-    strength: float = 1.0
-    """Scale of every augmentation; 0 for none."""
-    widths: tuple[int, ...] = (64, 64, 64, 128, 128, 128, 192, 192)
-    """Channels of the blocks."""
-    groups: int = 8
-    """Channel groups with an adjacency of their own."""
-    dropout: float = 0.2
-    """Before the classifier."""
-    streams: tuple[str, ...] = ("joint", "bone", "motion")
-    """Input streams."""
-    window: int = 64
-    """Frames of a window."""
-    fps: float = 20.0
-    """Frame rate of a window."""
-    seed: int = 0
-    """Of weights, order and augmentation."""
-    threads: int = 0
-    """CPU threads; 0 leaves PyTorch's choice."""
-    precision: str = "auto"
-    """fp32, bf16 (autocast), or auto: bf16 where the processor has it."""
-    evaluate_every: int = 10
-    """Epochs between scorings of the held-out subjects (and after the last)."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = field(default=False)
-    """Continue the run in `out` with the settings it was started with; the result equals an uninterrupted run."""
-
-
-def _autocast(precision: str) -> torch.autocast:
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    wanted = precision == "bf16" or (precision == "auto" and "avx512_bf16" in flags)
-    return torch.autocast("cpu", torch.bfloat16, enabled=wanted)
 
 
 def _rate(config: Config, step: int, steps: int) -> float:
@@ -118,7 +58,7 @@ def _average(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor
 class Trainer:
     """One run: network, its moving average, optimiser and data; `epoch` is the verb."""
 
-    def __init__(self, config: Config, pool: Pool, held: Pool | None, console: Console) -> None:
+    def __init__(self, config: Config, pool: Pool, console: Console) -> None:
         self.config, self.pool, self.console = config, pool, console
         torch.manual_seed(config.seed)
         self.model = {
@@ -126,17 +66,17 @@ class Trainer:
             "widths": list(config.widths), "groups": config.groups, "dropout": config.dropout,
             "streams": list(config.streams), "window": config.window, "fps": config.fps,
         }  # fmt: skip
-        self.network = checkpoint.build(self.model)
+        self.device = pick_device(config.device)
+        self.network = checkpoint.build(self.model).to(self.device)
         self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
-        self.names = [name for name, _ in self.network.named_parameters()]
         decayed = [p for _, p in self.network.named_parameters() if p.ndim > 1]
         plain = [p for _, p in self.network.named_parameters() if p.ndim <= 1]
         self.names = [n for n, p in self.network.named_parameters() if p.ndim > 1]
         self.names += [n for n, p in self.network.named_parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-        self.chances = weights(pool, dict(_pairs(config.share)))
-        self.autocast = _autocast(config.precision)
+        self.chances = weights(pool, parse_shares(config.share))
+        self.autocast = autocast(config.precision, self.device)
         self.done = 0
 
     def epoch(self, number: int) -> dict[str, float]:
@@ -152,8 +92,8 @@ class Trainer:
             joints, labels = draw(
                 self.pool, order[step * config.batch : (step + 1) * config.batch], config.window, rng, config.strength
             )
-            skeleton = torch.from_numpy(features(joints, np.ones(joints.shape[:3], np.float32), config.streams))
-            target = torch.from_numpy(labels)
+            made = features(joints, np.ones(joints.shape[:3], np.float32), config.streams)
+            skeleton, target = (torch.from_numpy(array).to(self.device) for array in (made, labels))
             for group in self.optimiser.param_groups:
                 group["lr"] = _rate(config, number * steps + step, config.epochs * steps)
             with self.autocast:
@@ -186,7 +126,7 @@ class Trainer:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         for name, parameter in zip(self.names, parameters, strict=True):
             if f"momentum.{name}" in tensors:
-                self.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"]
+                self.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(self.device)
         self.done = content["epochs_done"]
 
     def save(self) -> None:
@@ -195,27 +135,22 @@ class Trainer:
         checkpoint.save(self.config.out / "last", self.state(), content)
 
 
-def _pairs(entries: tuple[str, ...]) -> list[tuple[str, float]]:
-    return [(name, float(value)) for name, _, value in (entry.partition(":") for entry in entries)]
-
-
 def _plain(config: Config) -> dict:
     return json.loads(json.dumps(asdict(config), default=str))
 
 
 def _load_data(config: Config, console: Console) -> tuple[Pool, list[Source]]:
     """The training pool without the held-out subjects, and the held-out part of each set."""
-    held = {name: set(subjects.split(",")) for name, _, subjects in (h.partition(":") for h in config.held_out)}
+    sources = parse_sources(config.data)
+    held = parse_held_out(config.held_out, [source.name for source in sources])
     pool, kept = Pool(config.fps), []
-    for entry in config.data:
-        source = parse_source(entry)
+    for source in sources:
         started, before = time.monotonic(), len(pool.units)
-        items = list(read(source.name, source.path, None))
-        out = held.get(source.name, set())
-        pool.add(item for item in items if str(item.subject) not in out)
-        kept.append(Source(source.name, source.path, [item for item in items if str(item.subject) in out]))
-        console.print(f"{source.name}: {len(items)} files, {len(pool.units) - before} units to train on, "
-                      f"{len(kept[-1].items)} held out ({time.monotonic() - started:.0f} s)")  # fmt: skip
+        out, rest = of_subjects(source.name, list(read(source.name, source.path)), held.get(source.name, ()))
+        pool.add(rest)
+        kept.append(replace(source, items=out))
+        console.print(f"{source.name}: {len(out) + len(rest)} files, {len(pool.units) - before} units to train on, "
+                      f"{len(out)} held out ({time.monotonic() - started:.0f} s)")  # fmt: skip
     if config.synthetic:
         pool.add(synthetic_recordings(config.synthetic, config.seed))
     if not pool.units:
@@ -223,22 +158,30 @@ def _load_data(config: Config, console: Console) -> tuple[Pool, list[Source]]:
     return pool, kept
 
 
-def fit(config: Config, console: Console) -> None:
-    """Runs or resumes the training that `config` describes."""
+def _settings(config: Config) -> Config:
+    """The settings to train with, checked: a resumed run's own, which stays on its device unless told otherwise."""
     last = config.out / "last.safetensors"
     if config.resume:
         _, content = checkpoint.load(last)
         kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
-        config = Config(**{**kept, "out": config.out, "resume": True})
+        device = kept.get("device", "cpu") if config.device == "auto" else config.device
+        config = Config(**{**kept, "out": config.out, "resume": True, "device": device})
     elif last.exists():
         raise UsageError(f"{config.out} already holds a run; add --resume to continue it, or choose another --out")
-    config.out.mkdir(parents=True, exist_ok=True)
+    check(config)
+    return replace(config, device="cuda" if pick_device(config.device).type == "cuda" else "cpu")
+
+
+def fit(config: Config, console: Console) -> None:
+    """Runs or resumes the training that `config` describes."""
+    config = _settings(config)
+    checkpoint.make_folder(config.out)
     if config.threads:
         torch.set_num_threads(config.threads)
     pool, held = _load_data(config, console)
-    trainer = Trainer(config, pool, None, console)
+    trainer = Trainer(config, pool, console)
     if config.resume:
-        trainer.restore(*checkpoint.load(last))
+        trainer.restore(*checkpoint.load(config.out / "last.safetensors"))
     checkpoint.write_json(config.out / "config.json", _plain(config))
     writer = SummaryWriter(str(config.out))
     started, first = time.monotonic(), trainer.done
@@ -264,7 +207,7 @@ def _held_out(trainer: Trainer, held: list[Source]) -> dict[str, float]:
 
     def logits(skeleton: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return network(torch.from_numpy(skeleton))[0].numpy()
+            return network(torch.from_numpy(skeleton).to(trainer.device))[0].cpu().numpy()
 
     row = {}
     for source in held:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from realtime.errors import UsageError
 from realtime.resample import resample, runs
 from realtime.schema import SECOND_NS
 from realtime.skeleton import CORE_16, convert
@@ -211,7 +212,7 @@ def draw(
 def weights(pool: Pool, share: dict[str, float]) -> np.ndarray:
     """Chance of each unit to be drawn: sets by `share` (1 where not named), classes of a set by the root of their size.
 
-    Returns (U,), summing to 1.
+    Returns (U,), summing to 1. Raises UsageError where every set's share is 0.
     """
     keys = [(unit.data, unit.action) for unit in pool.units]
     sizes = Counter(keys)
@@ -219,4 +220,8 @@ def weights(pool: Pool, share: dict[str, float]) -> np.ndarray:
     data = np.array([unit.data for unit in pool.units])
     for name in set(data):
         raw[data == name] *= share.get(name, 1.0) / raw[data == name].sum()
+    if not raw.sum() > 0:
+        raise UsageError(
+            f"every set of the pool has the weight of 0 ({', '.join(sorted(set(data)))}); raise one's --share"
+        )
     return raw / raw.sum()

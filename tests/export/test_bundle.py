@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 import torch
 
-from export.bundle import Config, Mean, Shifted, load_runs, make_bundle
+from export.bundle import Config, Mean, Shifted, load_runs, main, make_bundle
 from export.graph import to_onnx
 from realtime.bundle import load_bundle, load_reference
 from realtime.engine import open_engine
@@ -104,3 +104,11 @@ def test_one_logit_can_be_lowered():
     with torch.inference_mode():
         plain, shifted = network()(x)[0], Shifted(network(), 2, 1.5).eval()(x)[0]
     torch.testing.assert_close(plain - shifted, torch.tensor([0.0, 0.0, 1.5, 0.0, 0.0]).expand(2, 5))
+
+
+def test_no_runs_and_no_card_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bundle", "--out", str(tmp_path / "bundle")])
+    assert main() == 2
+    assert "no run was named" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="card"):
+        make_bundle(Config(runs=(tmp_path,), out=tmp_path / "bundle", card=tmp_path / "card.md"))

@@ -106,3 +106,42 @@ def test_of_two_people_the_one_who_moves_is_looked_at():
         np.concatenate([one.confidence] * 2, axis=1), KINECT_V1_20,
     )  # fmt: skip
     np.testing.assert_array_equal(clip_windows(pair, 64, 20.0), clip_windows(one, 64, 20.0))
+
+
+def evaluate_line(monkeypatch, *flags):
+    """The exit code of `python -m train.evaluate` with these flags."""
+    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, flags)])
+    return module.main()
+
+
+@pytest.fixture
+def ucla(tmp_path):
+    """A folder of NW-UCLA's form with subjects 1, 6 and 10, one clip each."""
+    folder = tmp_path / "ucla"
+    folder.mkdir()
+    skeletons = np.random.default_rng(0).normal(size=(12, 20, 3)).tolist()
+    for subject in (1, 6, 10):
+        name = f"a12_s{subject:02d}_e04_v02"
+        (folder / f"{name}.json").write_text(json.dumps({"file_name": name, "skeletons": skeletons, "label": 10}))
+    return folder
+
+
+@pytest.mark.parametrize("given", ["6", "06"])
+def test_subjects_of_the_command_line_are_the_sets_numbers(bundle, ucla, tmp_path, monkeypatch, given):
+    flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path, "--json", tmp_path / "out.json")
+    assert evaluate_line(monkeypatch, *flags, "--subjects", given, "10") == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["subjects"] == ["10", "6"] and report["clips"] == 2
+
+
+def test_a_subject_that_the_set_lacks_is_said(bundle, ucla, monkeypatch, capsys):
+    flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path)
+    assert evaluate_line(monkeypatch, *flags, "--subjects", "6", "66") == 2
+    assert "nothing of subject 66" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_said_before_scoring(bundle, ucla, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "evaluate", lambda *_: 1 / 0)
+    flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path, "--json", tmp_path / "no" / "out.json")
+    assert evaluate_line(monkeypatch, *flags) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -36,4 +36,6 @@ def read(name: str, path: Path, subjects: Collection[int | str] | None = None) -
     if subjects is None:
         return READERS[name](path, None)
     keys = {subject_key(subject) for subject in subjects}
-    return READERS[name](path, keys | {int(key) for key in keys if key.isdecimal()})  # readers of either kind find theirs
+    return READERS[name](
+        path, keys | {int(key) for key in keys if key.isdecimal()}
+    )  # readers of either kind find theirs
