@@ -66,7 +66,9 @@ def show(checks: Sequence[Check]) -> None:
     if lacking:
         console.print(Text(f"The line cannot run here yet: see {', '.join(lacking)}.", style="bold red"))
     else:
-        console.print(Text("The line can run here: python -m realtime.run --camera 0", style="bold green"))
+        camera = any(check.name.startswith("/dev/video") and check.state == "ok" for check in checks)
+        source = "--camera 0" if camera else "--source synthetic"
+        console.print(Text(f"The line can run here: python -m realtime.run {source}", style="bold green"))
 
 
 def main() -> int:

@@ -12,7 +12,8 @@ import sys
 
 if __name__ == "__main__":  # while the rest loads nothing is open yet, so a signal simply ends the program
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    for quietly in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(quietly, lambda number, frame: os._exit(0))
 
 import time
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ EXAMPLES = """examples:
   python -m realtime.tail                                          in another terminal: print the events
 
 exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle refused, 4 source cannot be opened or was lost,
-  5 address in use, 6 GPU demanded but not there, 130 interrupted (Ctrl-C); SIGTERM closes open events and gives 0
+  5 address in use, 6 GPU demanded but not there, 130 interrupted (Ctrl-C);
+  SIGTERM and SIGHUP close open events and give 0
 """
 MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
 
@@ -125,12 +127,13 @@ class Config:
 
 
 class Stop:
-    """What ends the loop from outside: Ctrl-C and SIGTERM. A second Ctrl-C ends at once."""
+    """What ends the loop from outside: Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.code: int | None = None
         signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._terminate)
+        for quietly in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+            signal.signal(quietly, self._terminate)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.code is not None:

@@ -12,17 +12,24 @@ from rich.console import Console
 
 from realtime.bundle import Bundle, load_bundle
 from realtime.command import run_command
-from train.checkpoint import write_json
+from realtime.errors import UsageError
+from train.checkpoint import check_writable, write_json, write_text
 from train.data import read
-from train.data.clip import Clip, Recording
+from train.data.clip import Recording
+from train.data.files import text_of
 from train.evaluate import evaluate
-from train.sources import parse_source
+from train.sources import of_subjects, parse_held_out, parse_sources
 from train.vocabulary import ACTIONS
 
 EXAMPLES = """examples:
   python -m scripts.make_card --bundle realtime/assets/bundle --data utkinect:DIR msr_action3d:DIR \\
       --held-out utkinect:6 msr_action3d:9 --notes docs/model_notes.md --out card.md --json card.json
 """
+RATES = (
+    "Rates per minute and delays of UTKinect follow its reader's 60 numbers a second; "
+    "at the 30 that the set names, delays double and rates halve."
+)
+Found = dict[str, dict[str, Any]]  # set -> its report
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,16 @@ class Config:
     """Where the whole reports go."""
 
 
-def reports(config: Config, bundle: Bundle, console: Console) -> dict[str, dict[str, Any]]:
-    """The report of each set on its held-out subjects."""
-    held = {name: set(subjects.split(",")) for name, _, subjects in (h.partition(":") for h in config.held_out)}
+def reports(config: Config, bundle: Bundle, console: Console) -> Found:
+    """The report of each set on its held-out subjects. UsageError where a set has none named, or lacks one of them."""
+    sources = parse_sources(config.data)
+    held = parse_held_out(config.held_out, [source.name for source in sources])
+    for source in sources:
+        if source.name not in held:
+            raise UsageError(f"no held-out subjects of {source.name} are named; add --held-out {source.name}:S1,S2")
     found = {}
-    for entry in config.data:
-        source = parse_source(entry)
-        items: list[Clip | Recording] = [
-            item for item in read(source.name, source.path) if str(item.subject) in held.get(source.name, set())
-        ]
+    for source in sources:
+        items, _ = of_subjects(source.name, list(read(source.name, source.path)), held[source.name])
         report = evaluate(bundle, source.name, items)
         report["subjects"] = sorted({str(item.subject) for item in items})
         report["seconds"] = sum(
@@ -67,22 +75,25 @@ def _half_width(share: float, count: int) -> float:
     return 196 * float(np.sqrt(max(share * (1 - share), 0.25 / max(count, 1)) / max(count, 1)))
 
 
-def card(bundle: Bundle, found: dict[str, dict[str, Any]], notes: str) -> str:
-    """The card's Markdown."""
-    parts = (_clip_lines(bundle, found), _event_lines(found), _class_lines(bundle, found), _confusion_lines(found))
-    return "\n".join(line for part in parts for line in part) + "\n\n" + notes
-
-
-def _clip_lines(bundle: Bundle, found: dict[str, dict[str, Any]]) -> list[str]:
-    lines = [f"# {bundle.name}", ""]
-    lines += [
+def _opening(bundle: Bundle) -> list[str]:
+    """What the bundle is."""
+    return [
+        f"# {bundle.name}",
+        "",
         f'Made {bundle.created[:10]}. {len(bundle.actions)} actions and "nothing" from windows of {bundle.window} '
         f"frames at {bundle.fps:g} a second, joints {bundle.layout.name}, streams {', '.join(bundle.streams)}.",
         "",
+    ]
+
+
+def _clip_table(found: Found) -> list[str]:
+    """Accuracy of each set."""
+    lines = [
         "## Figures on subjects that training did not see",
         "",
         "Top-1 over the classes that the vocabulary has (all of them: coverage 100 % unless said); an answer of",
-        '"nothing" counts as wrong. Scored by `scripts/make_card.py`, which runs the code of `train.evaluate`.',
+        '"nothing" counts as wrong. Scored by `scripts/make_card.py`, which runs `train.evaluate`\'s code on this',
+        "bundle.",
         "",
         "| set | held-out subjects | clips | accuracy | mean of classes | coverage |",
         "|---|---|---|---|---|---|",
@@ -92,13 +103,17 @@ def _clip_lines(bundle: Bundle, found: dict[str, dict[str, Any]]) -> list[str]:
             f"| {name} | {', '.join(r['subjects'])} | {r['clips']} | {r['accuracy']:.1%} "
             f"± {_half_width(r['accuracy'], r['clips']):.0f} | {r['mean_class_accuracy']:.1%} | {r['coverage']:.0%} |"
         )
-    return lines
+    return [*lines, ""]
 
 
-def _event_lines(found: dict[str, dict[str, Any]]) -> list[str]:
-    lines = ["", "Events on continuous recordings (one to one, in order; IoU 0.3, or the tag within the event):", ""]
-    lines += ["| set | minutes | truths | F1 | precision | recall | onset delay (median) | false events a minute |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+def _event_table(found: Found) -> list[str]:
+    """Events of each set that has recordings."""
+    lines = [
+        "Events on continuous recordings (one to one, in order; IoU 0.3, or the tag within the event):",
+        "",
+        "| set | minutes | truths | F1 | precision | recall | onset delay (median) | false events a minute |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, r in found.items():
         if "events" in r:
             e = r["events"]
@@ -108,41 +123,44 @@ def _event_lines(found: dict[str, dict[str, Any]]) -> list[str]:
                 f"| {name} | {r['seconds'] / 60:.1f} | {e['truths']} | {e['f1']:.2f} | {e['precision']:.2f} | "
                 f"{e['recall']:.2f} | {delay} | {rate} |"
             )
-    lines += [
-        "",
-        "UTKinect labels ten moments and leaves the walking, turning and reaching between them unlabelled; events there",
-        "count as false. Its reader takes 60 frame numbers a second (docs/training.md says why): at the 30 that the set",
-        "names, delays would double and rates halve. MSRC-12's are true idle stretches.",
-    ]
-    return lines
+    return [*lines, "", *([RATES, ""] if "utkinect" in found else [])]
 
 
-def _class_lines(bundle: Bundle, found: dict[str, dict[str, Any]]) -> list[str]:
-    lines = ["", "## Vocabulary, and each class on all held-out clips together", ""]
+def _class_table(bundle: Bundle, found: Found) -> list[str]:
+    """Each action of the vocabulary over all sets."""
+    lines = ["## Vocabulary, and each class on all held-out clips together", ""]
     lines += ["| action | id | sets | clips | accuracy |", "|---|---|---|---|---|"]
     for action in bundle.actions:
         rows = {name: r["per_class"][action.id] for name, r in found.items() if action.id in r["per_class"]}
         clips = sum(row["clips"] for row in rows.values())
         right = sum(row["clips"] * row["accuracy"] for row in rows.values())
         figure = f"{right / clips:.0%}" if clips else "not scored"
-        lines.append(
-            f"| {ACTIONS.get(action.id, action.name)} | {action.id} | {', '.join(rows)} | {clips} | {figure} |"
-        )
-    return lines
+        title = ACTIONS.get(action.id, action.name)
+        lines.append(f"| {title} | {action.id} | {', '.join(rows)} | {clips} | {figure} |")
+    return [*lines, ""]
 
 
-def _confusion_lines(found: dict[str, dict[str, Any]]) -> list[str]:
-    lines = ["", "## What it confuses most", "", "| set | true | answered | clips |", "|---|---|---|---|"]
+def _confusions(found: Found) -> list[str]:
+    """The commonest wrong answers of each set."""
+    lines = ["## What it confuses most", "", "| set | true | answered | clips |", "|---|---|---|---|"]
     for name, r in found.items():
         lines += [f"| {name} | {c['true']} | {c['answer']} | {c['clips']} |" for c in r["confused"][:5]]
-    return lines
+    return [*lines, ""]
+
+
+def card(bundle: Bundle, found: Found, notes: str) -> str:
+    """The card's Markdown."""
+    lines = _opening(bundle) + _clip_table(found) + _event_table(found) + _class_table(bundle, found)
+    return "\n".join(lines + _confusions(found)) + "\n" + notes
 
 
 def run(config: Config, console: Console) -> int:
     """Scores, then writes both files."""
-    bundle = load_bundle(config.bundle)
+    bundle, notes = load_bundle(config.bundle), text_of(config.notes)
+    check_writable(config.out)
+    check_writable(config.json)
     found = reports(config, bundle, console)
-    config.out.write_text(card(bundle, found, config.notes.read_text()))
+    write_text(config.out, card(bundle, found, notes))
     if config.json:
         write_json(config.json, found)
     console.print(f"wrote {config.out}")

@@ -39,7 +39,6 @@ class Unit:
     """Something to draw a window from: rows [start, stop) of the pool, inside the stream [low, high)."""
 
     data: str
-    subject: str
     action: int  # index into CLASSES; 0 is nothing
     start: int
     stop: int
@@ -100,7 +99,7 @@ class Pool:
         action = action_of(item.data, item.label)
         if action is None:
             return []
-        return [Unit(item.data, str(item.subject), CLASSES.index(action), low, high, low, high, True)]
+        return [Unit(item.data, CLASSES.index(action), low, high, low, high, True)]
 
     def _cut(self, item: Recording, start_ns: int, low: int, high: int) -> list[Unit]:
         """Units of one unbroken run of a recording: its truths, and the stretches far from any of them."""
@@ -118,7 +117,6 @@ class Pool:
                 units.append(
                     Unit(
                         item.data,
-                        str(item.subject),
                         CLASSES.index(action),
                         start,
                         stop,
@@ -134,7 +132,7 @@ class Pool:
             for begin, end in zip(edges[::2], edges[1::2], strict=True):
                 start, stop = row(begin), row(end)
                 if stop - start >= self.fps:
-                    units.append(Unit(item.data, str(item.subject), 0, start, stop, low, high, True))
+                    units.append(Unit(item.data, 0, start, stop, low, high, True))
         return units
 
 

@@ -73,7 +73,7 @@ def test_silence_counts_where_a_source_waits(monkeypatch, waits, captured_s, ove
     assert [deadline.over(frame) for frame in given] == over
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_open_event_and_gives_its_code(hands, tmp_path, number, code):
     with raising(hands, tmp_path, "--pub", "none", "--record", tmp_path / "kept.mcap") as process:
         process.send_signal(number)
@@ -82,7 +82,7 @@ def test_a_signal_ends_the_open_event_and_gives_its_code(hands, tmp_path, number
     assert (tmp_path / "kept.mcap").exists()  # finished: under its own name
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
 def test_a_signal_while_modules_load_ends_without_a_traceback(tmp_path, number, code):
     (tmp_path / "tyro.py").write_text("import sys, time\nprint('loading', file=sys.stderr, flush=True)\ntime.sleep(30)")
     process = start("--source", "synthetic", first=tmp_path)

@@ -68,7 +68,7 @@ def test_windows_are_finite_and_their_labels_sum_to_one():
 
 
 def test_the_label_grows_with_what_is_seen_of_the_action():
-    unit = Unit("nw_ucla", "1", 5, 0, 60, 0, 60, True)
+    unit = Unit("nw_ucla", 5, 0, 60, 0, 60, True)
     rng = np.random.default_rng(0)
     ends = [pool_module._ends(unit, 64, 1.0, FPS, rng) for _ in range(2000)]
     early = [share for end, share in ends if end < 0.26 * 60]
@@ -97,7 +97,7 @@ def rows_of(unit, before, at, seed):
 
 
 def test_in_front_of_a_clip_lies_its_first_row_or_the_end_of_another():
-    unit, before = Unit("nw_ucla", "1", 5, 100, 160, 100, 160, True), Unit("nw_ucla", "2", 6, 0, 50, 0, 50, True)
+    unit, before = Unit("nw_ucla", 5, 100, 160, 100, 160, True), Unit("nw_ucla", 6, 0, 50, 0, 50, True)
     at = np.arange(120.0, 140) - 60  # rows 60 to 79, all before the clip
     seen = [rows_of(unit, before, at, seed) for seed in range(40)]
     held = [rows for rows in seen if (rows == 100).all()]
@@ -108,13 +108,13 @@ def test_in_front_of_a_clip_lies_its_first_row_or_the_end_of_another():
 
 
 def test_a_piece_of_a_recording_is_shown_with_what_really_came_before_or_alone():
-    unit = Unit("utkinect", "1", 5, 100, 160, 0, 400, True)
+    unit = Unit("utkinect", 5, 100, 160, 0, 400, True)
     fronts = {float(rows_of(unit, unit, np.array([80.0, 130.0]), seed)[0]) for seed in range(40)}
     assert fronts == {80.0, 100.0}
 
 
 def test_an_action_that_is_over_is_nothing():
-    unit = Unit("nw_ucla", "1", 5, 0, 60, 0, 60, True)
+    unit = Unit("nw_ucla", 5, 0, 60, 0, 60, True)
     rng = np.random.default_rng(0)
     ends = [pool_module._ends(unit, 64, 1.0, FPS, rng) for _ in range(4000)]
     over = [share for end, share in ends if end > 60 + pool_module.AFTER_S * FPS + 1]
