@@ -1,0 +1,62 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from realtime.bundle import default_bundle
+from scripts import make_card as module
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Flags of a run on a folder of NW-UCLA's form with subjects 1, 9 and 10."""
+    folder = tmp_path / "ucla"
+    folder.mkdir()
+    for subject in (1, 9, 10):
+        content = {"file_name": "", "skeletons": [[[0.1 * j, 0.5, 2.0] for j in range(20)]] * 3, "label": 10}
+        (folder / f"a12_s{subject:02d}_e04_v02.json").write_text(json.dumps(content))
+    (tmp_path / "notes.md").write_text("## Data and terms\n")
+    return {
+        "--bundle": default_bundle(), "--data": f"nw_ucla:{folder}", "--held-out": "nw_ucla:10,09",
+        "--notes": tmp_path / "notes.md", "--out": tmp_path / "card.md",
+    }  # fmt: skip
+
+
+def make_card(monkeypatch, flags):
+    """The exit code of `python -m scripts.make_card`, with scoring replaced by a count of clips."""
+    report = {"accuracy": 0.5, "mean_class_accuracy": 0.5, "coverage": 1.0, "per_class": {}, "confused": []}
+    events = {
+        "truths": 2, "f1": 0.5, "precision": 0.5, "recall": 0.5, "onset_delay_s_median": None, "false_per_hour": 60.0
+    }  # fmt: skip
+    monkeypatch.setattr(module, "evaluate", lambda _, __, items: {**report, "clips": len(items), "events": events})
+    monkeypatch.setattr("sys.argv", ["make_card", *(str(word) for pair in flags.items() for word in pair)])
+    return module.main()
+
+
+def test_the_card_says_who_was_held_out_and_how_to_read_events(flags, monkeypatch):
+    assert make_card(monkeypatch, flags) == 0
+    text = flags["--out"].read_text()
+    assert "| nw_ucla | 9, 10 | 2 | 50.0%" in text
+    assert "| nw_ucla | 0.0 | 2 | 0.50 | 0.50 | 0.50 | - | 1.00 |\n\nUTKinect labels" in text
+    assert "delays would double and rates halve" in text and text.endswith("\n\n## Data and terms\n")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--held-out", "utkinect:6", "names a set that --data does not"),
+        ("--held-out", "nw_ucla:7", "nothing of subject 7; it has 1 9 10"),
+        ("--held-out", "nw_ucla", "NAME:S1,S2"),
+        ("--notes", "no/notes.md", "cannot be read"),
+        ("--out", "no/card.md", "cannot be written"),
+    ],
+)
+def test_slips_are_said_before_scoring(flags, monkeypatch, capsys, flag, value, said):
+    assert make_card(monkeypatch, {**flags, flag: value}) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_set_without_held_out_subjects_is_refused(flags, tmp_path):
+    config = SimpleNamespace(data=(flags["--data"],), held_out=())
+    with pytest.raises(module.UsageError, match="add --held-out nw_ucla"):
+        module.reports(config, None, None)
