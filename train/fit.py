@@ -69,10 +69,9 @@ class Trainer:
         self.device = pick_device(config.device)
         self.network = checkpoint.build(self.model).to(self.device)
         self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
-        decayed = [p for _, p in self.network.named_parameters() if p.ndim > 1]
-        plain = [p for _, p in self.network.named_parameters() if p.ndim <= 1]
-        self.names = [n for n, p in self.network.named_parameters() if p.ndim > 1]
-        self.names += [n for n, p in self.network.named_parameters() if p.ndim <= 1]
+        named = sorted(self.network.named_parameters(), key=lambda pair: pair[1].ndim <= 1)  # weights, then the rest
+        self.names = [name for name, _ in named]  # in the optimiser's order
+        decayed, plain = [p for _, p in named if p.ndim > 1], [p for _, p in named if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
         self.chances = weights(pool, parse_shares(config.share))

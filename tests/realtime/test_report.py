@@ -307,6 +307,7 @@ def test_closing_twice_is_closing_once(report, tmp_path):
     reporter = report(publish="tcp://127.0.0.1:*", events=tmp_path / "events.jsonl", record=tmp_path / "kept.mcap")
     reporter.close()
     reporter.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]  # a recording of nothing leaves no file
 
 
 def test_the_meter_tells_a_second_and_starts_anew():
