@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from realtime.errors import BundleError, UsageError
-from realtime.skeleton import LAYOUTS
-from train.backbone import GraphNet
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -31,6 +29,11 @@ def write_text(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); name a file in a folder that exists") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file that `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_writable(path: Path | None) -> None:
@@ -76,26 +79,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise BundleError(f"no checkpoint at {path}; train one with: python -m train.fit --out DIR") from None
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise BundleError(f"{path} is not a whole checkpoint of train.fit ({error})") from error
-
-
-def build(model: dict[str, Any]) -> GraphNet:
-    """The network that a checkpoint's `model` entry describes, with fresh weights."""
-    return GraphNet(
-        LAYOUTS[model["layout"]],
-        model["channels"],
-        len(model["classes"]),
-        tuple(model["widths"]),
-        model["groups"],
-        model["dropout"],
-    )
-
-
-def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The averaged network of a checkpoint file, in eval mode, and the checkpoint's content."""
-    tensors, content = load(path)
-    network = build(content["model"])
-    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-    return network.eval(), content
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

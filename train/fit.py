@@ -1,160 +1,35 @@
-"""Trains the action network on pooled Kinect data sets: python -m train.fit --help."""
+"""Trains a recogniser of actions: python -m train.fit --help."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from realtime.command import run_command
-from realtime.errors import LineError, UsageError
-from realtime.features import channels, features
-from realtime.skeleton import CORE_16
+from realtime.errors import UsageError
 from train import checkpoint
-from train.data import read
-from train.device import autocast, pick_device
-from train.evaluate import clip_report, score_clips
-from train.pool import Pool, draw, weights
+from train.batches import LiveBatches, PreparedBatches
+from train.device import pick_device
+from train.distributed import Ranks, ranks
+from train.outcome import environment, finish, held_out
 from train.settings import Config, check
-from train.sources import Source, of_subjects, parse_held_out, parse_shares, parse_sources
-from train.synthesis import synthetic_recordings
-from train.vocabulary import CLASSES
+from train.trainer import Trainer, plain
 
 EXAMPLES = """examples:
-  python -m train.fit --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 utd_mhad:7,8 --out runs/first
-  python -m train.fit --out runs/first --resume
+  python -m train.prepare nw_ucla DOWNLOADED prepared/nw_ucla
+  python -m train.fit --method pcle --prepared prepared/nw_ucla --out runs/pcle-0
+  python -m train.fit --method pcle --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 --out runs/live
+  python -m train.fit --out runs/pcle-0 --resume
+  torchrun --nproc-per-node 4 -m train.fit --method pcle --backbone ctrgcn --prepared prepared/ntu60 --out runs/ntu
 """
-
-
-def _rate(config: Config, step: int, steps: int) -> float:
-    """Learning rate at a step: linear warm-up, then a cosine to zero."""
-    warm = config.warm_up * steps // config.epochs
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
-
-
-@torch.no_grad()
-def _average(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-    """Exponential moving average that forgets the first steps quickly: decay min(0.998, (1 + n) / (10 + n))."""
-    kept = min(0.998, (1 + int(count)) / (10 + int(count)))
-    for average, value in zip(averages, values, strict=True):
-        if average.is_floating_point():
-            average.lerp_(value, 1 - kept)
-        else:
-            average.copy_(value)
-
-
-class Trainer:
-    """One run: network, its moving average, optimiser and data; `epoch` is the verb."""
-
-    def __init__(self, config: Config, pool: Pool, console: Console) -> None:
-        self.config, self.pool, self.console = config, pool, console
-        torch.manual_seed(config.seed)
-        self.model = {
-            "layout": CORE_16.name, "channels": channels(config.streams), "classes": list(CLASSES),
-            "widths": list(config.widths), "groups": config.groups, "dropout": config.dropout,
-            "streams": list(config.streams), "window": config.window, "fps": config.fps,
-        }  # fmt: skip
-        self.device = pick_device(config.device)
-        self.network = checkpoint.build(self.model).to(self.device)
-        self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=_average, use_buffers=True)
-        named = sorted(self.network.named_parameters(), key=lambda pair: pair[1].ndim <= 1)  # weights, then the rest
-        self.names = [name for name, _ in named]  # in the optimiser's order
-        decayed, plain = [p for _, p in named if p.ndim > 1], [p for _, p in named if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-        self.chances = weights(pool, parse_shares(config.share))
-        self.autocast = autocast(config.precision, self.device)
-        self.done = 0
-
-    def epoch(self, number: int) -> dict[str, float]:
-        """One pass of `draws` windows. Every random choice follows from (seed, number) alone, so resuming is exact."""
-        config = self.config
-        rng = np.random.default_rng([config.seed, number])
-        torch.manual_seed(config.seed * 100_003 + number)
-        order = rng.choice(len(self.chances), config.draws, p=self.chances)
-        steps = config.draws // config.batch
-        self.network.train()
-        total = right = 0.0
-        for step in range(steps):
-            joints, labels = draw(
-                self.pool, order[step * config.batch : (step + 1) * config.batch], config.window, rng, config.strength
-            )
-            made = features(joints, np.ones(joints.shape[:3], np.float32), config.streams)
-            skeleton, target = (torch.from_numpy(array).to(self.device) for array in (made, labels))
-            for group in self.optimiser.param_groups:
-                group["lr"] = _rate(config, number * steps + step, config.epochs * steps)
-            with self.autocast:
-                logits, _ = self.network(skeleton)
-            loss = nn.functional.cross_entropy(logits.float(), target, label_smoothing=config.smoothing)
-            if not torch.isfinite(loss):
-                raise LineError(f"loss is {loss.item()} at epoch {number}, batch {step}; try a lower --lr")
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-            self.optimiser.step()
-            self.average.update_parameters(self.network)
-            total += loss.item()
-            right += (logits.argmax(1) == target.argmax(1)).float().mean().item()
-        self.done = number + 1
-        return {"loss": total / steps, "train_accuracy": right / steps}
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that an exact resume needs."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
-        tensors["averaged"] = self.average.n_averaged
-        return tensors | checkpoint.optimiser_tensors(self.optimiser, self.names)
-
-    def restore(self, tensors: dict[str, Tensor], content: dict) -> None:
-        """Takes up where `state` was saved."""
-        self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-        self.average.module.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
-        self.average.n_averaged.copy_(tensors["averaged"])
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        for name, parameter in zip(self.names, parameters, strict=True):
-            if f"momentum.{name}" in tensors:
-                self.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(self.device)
-        self.done = content["epochs_done"]
-
-    def save(self) -> None:
-        """Writes last.safetensors."""
-        content = {"model": self.model, "epochs_done": self.done, "config": _plain(self.config)}
-        checkpoint.save(self.config.out / "last", self.state(), content)
-
-
-def _plain(config: Config) -> dict:
-    return json.loads(json.dumps(asdict(config), default=str))
-
-
-def _load_data(config: Config, console: Console) -> tuple[Pool, list[Source]]:
-    """The training pool without the held-out subjects, and the held-out part of each set."""
-    sources = parse_sources(config.data)
-    held = parse_held_out(config.held_out, [source.name for source in sources])
-    pool, kept = Pool(config.fps), []
-    for source in sources:
-        started, before = time.monotonic(), len(pool.units)
-        out, rest = of_subjects(source.name, list(read(source.name, source.path)), held.get(source.name, ()))
-        pool.add(rest)
-        kept.append(replace(source, items=out))
-        console.print(f"{source.name}: {len(out) + len(rest)} files, {len(pool.units) - before} units to train on, "
-                      f"{len(out)} held out ({time.monotonic() - started:.0f} s)")  # fmt: skip
-    if config.synthetic:
-        pool.add(synthetic_recordings(config.synthetic, config.seed))
-    if not pool.units:
-        raise UsageError("nothing to train on; name data sets with --data NAME:PATH or keep --synthetic above 0")
-    return pool, kept
 
 
 def _settings(config: Config) -> Config:
@@ -163,6 +38,7 @@ def _settings(config: Config) -> Config:
     if config.resume:
         _, content = checkpoint.load(last)
         kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
+        kept |= {k: config.out.__class__(kept[k]) for k in ("prepared", "text_weights") if kept.get(k)}
         device = kept.get("device", "cpu") if config.device == "auto" else config.device
         config = Config(**{**kept, "out": config.out, "resume": True, "device": device})
     elif last.exists():
@@ -172,49 +48,106 @@ def _settings(config: Config) -> Config:
 
 
 def fit(config: Config, console: Console) -> None:
-    """Runs or resumes the training that `config` describes."""
+    """Runs or resumes the training that `config` describes; under torchrun, on all its processes together."""
     config = _settings(config)
-    checkpoint.make_folder(config.out)
     if config.threads:
         torch.set_num_threads(config.threads)
-    pool, held = _load_data(config, console)
-    trainer = Trainer(config, pool, console)
+    with ranks(torch.device(config.device)) as here:
+        if config.batch % here.world:
+            raise UsageError(f"--batch {config.batch} does not divide among {here.world} processes; make it a multiple")
+        device = torch.device("cuda", here.local) if config.device == "cuda" else torch.device("cpu")
+        _fit(config, device, here, console if here.first else Console(quiet=True))
+
+
+def _fit(config: Config, device: torch.device, here: Ranks, console: Console) -> None:
+    if here.first:
+        checkpoint.make_folder(config.out)
+    source = LiveBatches if config.prepared is None else PreparedBatches
+    batches: LiveBatches | PreparedBatches = source(config, device, console)
+    trainer = Trainer(config, batches, device, here)
     if config.resume:
         trainer.restore(*checkpoint.load(config.out / "last.safetensors"))
-    checkpoint.write_json(config.out / "config.json", _plain(config))
-    writer = SummaryWriter(str(config.out))
-    started, first = time.monotonic(), trainer.done
-    with (config.out / "metrics.jsonl").open("a") as metrics:
-        for number in range(first, config.epochs):
-            row = {"epoch": number + 1, **trainer.epoch(number)}
-            trainer.save()
-            if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
-                row |= _held_out(trainer, held)
-            row["seconds"] = time.monotonic() - started
-            metrics.write(json.dumps(row) + "\n")
-            metrics.flush()
-            for name, value in row.items():
-                writer.add_scalar(name, value, number + 1)
-            left = row["seconds"] / (number + 1 - first) * (config.epochs - number - 1)
-            console.print("  ".join(f"{k} {v:.4g}" for k, v in row.items()) + f"  (about {left / 60:.0f} min left)")
-    writer.close()
+    if not here.first:
+        for number in range(trainer.done, config.epochs):
+            for _ in trainer.epoch(number):
+                pass
+        return
+    checkpoint.write_json(config.out / "config.json", plain(config))
+    checkpoint.write_json(config.out / "environment.json", environment(trainer))
+    log = Log(trainer, console)
+    for number in range(trainer.done, config.epochs):
+        log.epoch(number)
+    result = finish(trainer, log.rows)
+    log.close()
+    said = result.get("test", {}).get("accuracy")
+    found = result.get("held_out", {}) if said is None else {"test accuracy": said, **result["modes"]}
+    console.print(f"{config.out}: " + (", ".join(f"{k} {v:.1%}" for k, v in found.items()) or "done"))
 
 
-def _held_out(trainer: Trainer, held: list[Source]) -> dict[str, float]:
-    """Accuracy of the averaged network on the held-out clips of each set."""
-    network, config = trainer.average.module.eval(), trainer.config
+class Log:
+    """Progress, metrics.jsonl, TensorBoard, last and best weights of a run."""
 
-    def logits(skeleton: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return network(torch.from_numpy(skeleton).to(trainer.device))[0].cpu().numpy()
+    def __init__(self, trainer: Trainer, console: Console) -> None:
+        self.trainer, self.console, self.config = trainer, console, trainer.config
+        self.path = self.config.out / "metrics.jsonl"
+        self.rows = self._earlier()
+        self.best = max((row["best"] for row in self.rows if "best" in row), default=-1.0)
+        self.writer = SummaryWriter(str(self.config.out), purge_step=trainer.done + 1)
+        self.started, self.first = time.monotonic(), trainer.done
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=console, transient=True, disable=console.quiet)
 
-    row = {}
-    for source in held:
-        scored = score_clips(logits, source.items, CLASSES, config.streams, config.window, config.fps)
-        report = clip_report(source.name, scored, CLASSES)
-        if report["clips"]:
-            row[f"accuracy/{source.name}"] = report["accuracy"]
-    return row
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Rows of the epochs that the checkpoint holds; those of an epoch that a crash lost are dropped."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # a row half written when the process died
+                break
+        rows = [row for row in rows if row["epoch"] <= self.trainer.done]
+        checkpoint.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def epoch(self, number: int) -> None:
+        """Trains an epoch, saves it, scores it where it is time, and says so."""
+        trainer, config, began = self.trainer, self.config, time.monotonic()
+        steps = trainer.batches.steps
+        with self.progress as progress:
+            task = progress.add_task(f"epoch {number + 1} of {config.epochs}", total=steps)
+            for _ in trainer.epoch(number):
+                progress.advance(task)
+            progress.remove_task(task)
+        pace = steps * config.batch / (time.monotonic() - began)
+        row: dict[str, Any] = {"epoch": number + 1, **trainer.row, "clips_per_s": pace}
+        if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
+            row |= held_out(trainer)
+        self._keep(row)
+        row["seconds"] = time.monotonic() - self.started
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, number + 1)
+        left = row["seconds"] / (number + 1 - self.first) * (config.epochs - number - 1)
+        shown = {k: v for k, v in row.items() if k in ("epoch", "loss", "train_accuracy") or k.startswith("accuracy/")}
+        self.console.print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()) + f"  (about {left / 60:.0f} min left)")
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Writes the last weights, and the best where this epoch's are; says in best.json what chose them."""
+        scored = {k: v for k, v in row.items() if k in ("accuracy/validation", "accuracy/test")}
+        for name, value in scored.items():
+            if value > self.best:
+                self.best = row["best"] = value
+                self.trainer.save("best")
+                chosen = {"epoch": row["epoch"], "accuracy": value, "chosen_by": name.partition("/")[2]}
+                checkpoint.write_json(self.config.out / "best.json", chosen)
+        self.trainer.save("last")
+
+    def close(self) -> None:
+        """Ends the curves."""
+        self.writer.close()
 
 
 def run(config: Config, console: Console) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -13,49 +13,132 @@ from realtime.errors import UsageError
 from realtime.features import channels
 from train.sources import parse_shares
 
+Method = Literal["ce", "gap", "pcke", "pcle"]
+Backbone = Literal["graphnet", "ctrgcn", "ctrgcn-edge", "stgcn", "stgcn-edge"]
+CHOICES = {
+    "method": get_args(Method),
+    "backbone": get_args(Backbone),
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "fp32", "bf16"),
+    "schedule": ("cosine", "step"),
+    "context_position": ("end", "middle"),
+    "gap_scale": ("raw", "exp"),
+    "best_on": ("validation", "test", "none"),
+}
+_NOT_NEGATIVE = (
+    *("contrast", "rank_before", "rank_after", "post", "distil", "margin", "gap_sharpness", "smoothing", "strength"),
+    *("weight_decay", "lr", "interaction_lr", "context_lr", "dropout", "attention_dropout", "tune_text", "warm_up"),
+)
+_FROM_ONE = ("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts",
+             "refresh_text", "hardest")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Config:
-    """Train the action network."""
+    """Train a recogniser of actions, on live windows of pooled sets (--data) or on one prepared set (--prepared)."""
 
     out: Path
-    """Run folder: config.json, metrics.jsonl, TensorBoard curves, last.safetensors."""
+    """Run folder: config, metrics, curves, weights, figures, result."""
+    method: Method = "ce"
+    """ce: classification alone. gap, pcke, pcle: with texts (see docs/method.md)."""
+    backbone: Backbone = "graphnet"
+    """Skeleton encoder; the edge ones have width 32."""
     data: tuple[str, ...] = ()
-    """Data sets as NAME:PATH (PATH is the folder of the published files)."""
+    """Live windows: data sets as NAME:PATH (PATH is the folder of the published files)."""
     held_out: tuple[str, ...] = ()
     """Subjects kept out of training and scored, as NAME:S1,S2."""
     synthetic: int = 40
     """Generated recordings (about a minute each) added to the pool; 0 for none."""
     share: tuple[str, ...] = ("utkinect:0.8", "msr_action3d:1.2", "msrc12:1.0", "synthetic:0.25")
     """How often a set is drawn from, as NAME:WEIGHT (NAME may be synthetic); 1 where not named."""
-    epochs: int = 60
-    """Passes of `draws` windows."""
     draws: int = 5000
-    """Windows an epoch."""
+    """Live windows an epoch."""
+    strength: float = 1.0
+    """Scale of every augmentation of live windows; 0 for none."""
+    prepared: Path | None = None
+    """A set's folder made by train.prepare: train and test it by its published protocol."""
+    split: str = ""
+    """Split of the prepared set, such as xsub, xview, xset; the set's usual one where not given."""
+    repeat: int = 1
+    """Times that an epoch shows each clip of a prepared set."""
+    validation: float = 0.0
+    """Share of the prepared set's training clips kept out to choose the best weights by."""
+    best_on: Literal["validation", "test", "none"] = "validation"
+    """What best.safetensors is chosen by; test is optimistic, as published figures often are, and is said to be."""
+    epochs: int = 60
+    """Passes over the data."""
     batch: int = 64
-    """Windows a step."""
+    """Windows or clips a step, over all devices."""
     lr: float = 0.1
-    """Peak learning rate of SGD with Nesterov momentum 0.9; cosine to zero after `warm_up` epochs."""
+    """Peak learning rate of SGD with Nesterov momentum 0.9, after `warm_up` epochs."""
+    interaction_lr: float = 0.02
+    """The same for bridger, attention and projections."""
+    context_lr: float = 4e-3
+    """The same for learned contexts and a tuned text tower."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """To zero along a cosine, or by a tenth at 9/11 and 10/11 of the epochs."""
     warm_up: int = 3
     """Epochs of linear warm-up."""
     weight_decay: float = 5e-4
     """On weights of convolutions and linear layers only."""
     smoothing: float = 0.1
-    """Label smoothing."""
-    strength: float = 1.0
-    """Scale of every augmentation; 0 for none."""
+    """Label smoothing of the classification."""
+    average: bool = True
+    """Keep an exponential moving average of the weights, which is what is tested and exported."""
     widths: tuple[int, ...] = (64, 64, 64, 128, 128, 128, 192, 192)
-    """Channels of the blocks."""
+    """Channels of graphnet's blocks."""
     groups: int = 8
-    """Channel groups with an adjacency of their own."""
+    """Graphnet's channel groups with an adjacency of their own."""
     dropout: float = 0.2
     """Before the classifier."""
-    streams: tuple[str, ...] = ("joint", "bone", "motion")
-    """Input streams."""
-    window: int = 64
-    """Frames of a window."""
+    streams: tuple[str, ...] = ()
+    """Live: joint bone motion. Prepared: joint, bone, joint_motion, bone_motion; several are fused early."""
+    window: int = 0
+    """Frames of a window or clip; 0: 64, and 52 for a prepared NW-UCLA, as published."""
     fps: float = 20.0
-    """Frame rate of a window."""
+    """Frame rate of a live window."""
+    encoder: str = "all-MiniLM-L6-v2"
+    """Text encoder: all-MiniLM-L6-v2, ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336."""
+    text_weights: Path | None = None
+    """Weights of a CLIP encoder, where they are not to be fetched."""
+    prompts: str = ""
+    """Texts of the classes: a set's name or a file of train.prompts; the data's own where not given."""
+    contrast: float = 1.0
+    """Weight of the skeleton-text contrastive loss (GAP's a)."""
+    interaction: bool = True
+    """PCKE, PCLE: bridger and cross-modality attention."""
+    rank_before: float = 0.5
+    """Weight of the ranking loss before the interaction."""
+    rank_after: float = 0.5
+    """And after it."""
+    post: float = 0.5
+    """Weight of the classification after the interaction."""
+    distil: float = 0.0
+    """Weight of the distillation of that classification into the skeleton-only one."""
+    margin: float = 0.2
+    """Of the ranking, in cosines."""
+    hardest: int = 5
+    """Wrong classes, or clips, that each ranking looks at."""
+    attention_dropout: float = 0.1
+    """Inside bridger and attention."""
+    contexts: int = 16
+    """PCLE: learned vectors a prompt."""
+    context_per_class: bool = False
+    """PCLE: contexts of each class's own, not shared by all."""
+    context_position: Literal["end", "middle"] = "end"
+    """PCLE: where the class name stands among them."""
+    parallel_contexts: int = 1
+    """PCLE: prompts a class, side by side."""
+    tune_text: int = 0
+    """PCLE: last blocks of the text tower that learn too."""
+    refresh_text: int = 1
+    """PCLE: steps between two passes of the text tower (1 is the method; more is faster with many classes)."""
+    gap_scale: Literal["raw", "exp"] = "raw"
+    """GAP: use the learned scale as it is (its code) or its exponential (CLIP)."""
+    gap_sharpness: float = 10.0
+    """GAP: positives are softmax(this x same class), as its code has it; 0: exactly even."""
+    label: str = ""
+    """A word by which train.compare tells this run from others of the same settings."""
     seed: int = 0
     """Of weights, order and augmentation."""
     threads: int = 0
@@ -64,17 +147,41 @@ class Config:
     """Where the network runs; auto: the GPU where PyTorch sees one. A resumed run stays where it began if not said."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast; auto: bf16 where the device has it, else fp32."""
+    compile: bool = False
+    """torch.compile the backbone (a minute at the start; worth it on a GPU)."""
     evaluate_every: int = 10
-    """Epochs between scorings of the held-out subjects (and after the last)."""
+    """Epochs between scorings (and after the last)."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = field(default=False)
     """Continue the run in `out` with the settings it was started with; on a CPU it equals an uninterrupted run."""
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def check(config: Config) -> None:
     """UsageError for settings that no training can run with."""
-    for name in ("epochs", "draws", "batch", "window", "groups", "evaluate_every"):
+    for name in _FROM_ONE:
         if getattr(config, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+            raise UsageError(f"{_flag(name)} must be at least 1, got {getattr(config, name)}")
+    for name in _NOT_NEGATIVE:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UsageError(f"{_flag(name)} must be a number from 0 on, got {getattr(config, name)}")
+    for name, allowed in CHOICES.items():
+        if getattr(config, name) not in allowed:
+            raise UsageError(f"{_flag(name)} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
+    if config.window < 0:
+        raise UsageError(f"--window must be at least 1, got {config.window}")
+    if not 0 <= config.validation < 1:
+        raise UsageError(f"--validation must be a share in [0, 1), got {config.validation}")
+    if config.prepared is not None:
+        if config.data:
+            raise UsageError(
+                "--prepared is one set by its published protocol and --data live windows; give one of them"
+            )
+        return
+    if config.validation or config.split or config.repeat != 1:
+        raise UsageError("--validation, --split and --repeat are for --prepared; live sets take --held-out and --draws")
     if config.draws < config.batch:
         raise UsageError(f"--draws {config.draws} fills no batch of {config.batch}; raise --draws or lower --batch")
     if not 0 < config.fps < math.inf:
@@ -82,11 +189,9 @@ def check(config: Config) -> None:
     unfit = [width for width in config.widths if width < 1 or width % 4 or width % config.groups]
     if unfit or not config.widths:
         raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
-    for name, allowed in (("device", ("auto", "cpu", "cuda")), ("precision", ("auto", "fp32", "bf16"))):
-        if getattr(config, name) not in allowed:
-            raise UsageError(f"--{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
-    try:
-        channels(config.streams)
-    except ValueError as error:
-        raise UsageError(f"--streams: {error}") from None
+    if config.streams:
+        try:
+            channels(config.streams)
+        except ValueError as error:
+            raise UsageError(f"--streams: {error}") from None
     parse_shares(config.share)

@@ -1,0 +1,128 @@
+"""Where training's batches come from: live windows of pooled sets, or the clips of one prepared set.
+
+Both give (x (N, C, T, V, M), target (N, K)) on the device, and both make a batch from the run's seed, the epoch and
+the step alone: a resumed run, and one on several devices, sees the same global batches as an uninterrupted one on one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from realtime.errors import UsageError
+from realtime.features import channels, features
+from realtime.skeleton import CORE_16
+from train.data import read
+from train.data.prepared import load
+from train.data.splits import split
+from train.distributed import Ranks
+from train.feeder import FRAMES, Feeder
+from train.pool import Pool, draw, weights
+from train.settings import Config
+from train.sources import Source, of_subjects, parse_held_out, parse_shares, parse_sources
+from train.synthesis import synthetic_recordings
+from train.vocabulary import CLASSES
+
+LIVE_STREAMS = ("joint", "bone", "motion")
+USUAL_SPLIT = {"nw_ucla": "xview"}  # xsub for every other set
+TEST_BATCH = 256
+
+
+class LiveBatches:
+    """Windows as the device sees them, drawn from pooled sets; tested on held-out subjects."""
+
+    data, split, bodies, layout = "pooled", "held_out", 1, CORE_16
+    classes = CLASSES
+
+    def __init__(self, config: Config, device: torch.device, console: Console) -> None:
+        self.config, self.device = config, device
+        self.streams = config.streams or LIVE_STREAMS
+        self.channels, self.frames = channels(self.streams), config.window or 64
+        self.pool, self.held = load_pool(config, console)
+        self.chances = weights(self.pool, parse_shares(config.share))
+        self.steps = config.draws // config.batch
+
+    def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch; this rank's rows of each."""
+        config, part = self.config, ranks.part(self.config.batch)
+        rng = np.random.default_rng([config.seed, number])
+        order = rng.choice(len(self.chances), config.draws, p=self.chances)
+        for step in range(self.steps):
+            picked = order[step * config.batch : (step + 1) * config.batch]
+            joints, labels = draw(self.pool, picked, self.frames, rng, config.strength)
+            made = features(joints[part], np.ones(joints[part].shape[:3], np.float32), self.streams)
+            yield torch.from_numpy(made).unsqueeze(-1).to(self.device), torch.from_numpy(labels[part]).to(self.device)
+
+
+def load_pool(config: Config, console: Console) -> tuple[Pool, list[Source]]:
+    """The training pool without the held-out subjects, and the held-out part of each set."""
+    sources = parse_sources(config.data)
+    held = parse_held_out(config.held_out, [source.name for source in sources])
+    pool, kept = Pool(config.fps), []
+    for source in sources:
+        started, before = time.monotonic(), len(pool.units)
+        out, rest = of_subjects(source.name, list(read(source.name, source.path)), held.get(source.name, ()))
+        pool.add(rest)
+        kept.append(replace(source, items=out))
+        console.print(f"{source.name}: {len(out) + len(rest)} files, {len(pool.units) - before} units to train on, "
+                      f"{len(out)} held out ({time.monotonic() - started:.0f} s)")  # fmt: skip
+    if config.synthetic:
+        pool.add(synthetic_recordings(config.synthetic, config.seed))
+    if not pool.units:
+        raise UsageError("nothing to train on; name data sets with --data NAME:PATH or keep --synthetic above 0")
+    return pool, kept
+
+
+class PreparedBatches:
+    """The clips of one prepared set by its published protocol; they lie on the device, and so is the work on them."""
+
+    def __init__(self, config: Config, device: torch.device, console: Console) -> None:
+        assert config.prepared is not None
+        prepared = load(config.prepared)
+        self.config, self.device = config, device
+        self.data, self.layout, self.classes = prepared.data, prepared.layout, prepared.classes
+        self.split = config.split or USUAL_SPLIT.get(self.data, "xsub")
+        self.frames = config.window or FRAMES.get(self.data, 64)
+        full = config.backbone in ("ctrgcn", "stgcn")
+        self.streams: tuple[str, ...] = config.streams or (("joint",) if full else ("joint", "bone"))
+        self.channels, self.bodies = 3 * len(self.streams), prepared.joints.shape[1]
+        self.feeder = Feeder(prepared, self.frames, self.streams, device)
+        self.names, self.labels = np.asarray(prepared.name), prepared.label.astype(np.int64)
+        train, test = (np.flatnonzero(mask) for mask in split(prepared, self.split))
+        kept = np.random.default_rng(20_261_121).permutation(len(train)) < round(config.validation * len(train))
+        self.train, self.validation, self.test = train[~kept], train[kept], test
+        self.steps = max(len(self.train) * config.repeat // config.batch, 1)
+        if not len(self.train) or not len(test):
+            raise UsageError(f"split {self.split} of {config.prepared} leaves {len(train)} clips to train on and "
+                             f"{len(test)} to test; choose another --split or --validation")  # fmt: skip
+        console.print(f"{self.data} {self.split}: {len(self.train)} clips to train on, {len(self.validation)} to "
+                      f"validate, {len(test)} to test; {', '.join(self.streams)}, {self.frames} frames")  # fmt: skip
+
+    def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch; this rank's rows of each. Every clip comes `repeat` times, in a new random order.
+
+        The last clips that fill no batch are left to other epochs; fewer clips than a batch are filled up from anew.
+        """
+        config = self.config
+        rng = np.random.default_rng([config.seed, number])
+        order = np.concatenate([rng.permutation(self.train) for _ in range(config.repeat)])
+        order = np.resize(order, self.steps * config.batch)
+        for step in range(self.steps):
+            picked = order[step * config.batch : (step + 1) * config.batch]
+            generator = torch.Generator(self.device).manual_seed(
+                config.seed * 1_000_003 + number * self.steps + step + 1
+            )
+            x = self.feeder.train(torch.from_numpy(picked).to(self.device), generator)[ranks.part(config.batch)]
+            labels = torch.from_numpy(self.labels[picked][ranks.part(config.batch)]).to(self.device)
+            yield x, torch.nn.functional.one_hot(labels, len(self.classes)).float()
+
+    def inputs(self, numbers: np.ndarray) -> Iterator[Tensor]:
+        """Network inputs of clips by number, as they are tested, some at a time."""
+        for at in range(0, len(numbers), TEST_BATCH):
+            yield self.feeder.test(torch.from_numpy(numbers[at : at + TEST_BATCH]).to(self.device))

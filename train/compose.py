@@ -1,0 +1,86 @@
+"""Puts a run's parts together: backbone, texts and method, each by the name that the settings give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from realtime.skeleton import LAYOUTS, Layout
+from train import backbones, checkpoint, prompts
+from train.graphnet import GraphNet
+from train.methods import CrossEntropy, Gap, SkeletonLanguage
+from train.model import Recogniser
+from train.settings import Config
+from train.text import TextEncoder, open_encoder
+from train.texts import FixedTexts, LearnedTexts
+
+
+def recogniser(model: dict[str, Any]) -> Recogniser:
+    """The network that a checkpoint's `model` entry describes, with fresh weights."""
+    layout = LAYOUTS[model["layout"]]
+    if model["backbone"] == "graphnet":
+        backbone: nn.Module = GraphNet(
+            layout, model["channels"], model["bodies"], tuple(model["widths"]), model["groups"]
+        )
+    else:
+        backbone = backbones.build(model["backbone"], layout, model["channels"], model["bodies"])
+    return Recogniser(backbone, len(model["classes"]), model["text_width"], model["dropout"])
+
+
+def load_network(path: Path) -> tuple[Recogniser, dict[str, Any], Tensor | None]:
+    """A checkpoint file's averaged network in eval mode, its content, and its class texts (K, D) if it has any."""
+    tensors, content = checkpoint.load(path)
+    network = recogniser(content["model"])
+    kept = "average.recogniser."
+    network.load_state_dict({k[len(kept) :]: v for k, v in tensors.items() if k.startswith(kept)})
+    return network.eval(), content, tensors.get("class_text")
+
+
+def class_texts(config: Config, data: str, classes: Sequence[str]) -> list[prompts.ClassText]:
+    """What is said of each class, in order. UsageError where a class has no text."""
+    return prompts.load(config.prompts or data).pick(classes)
+
+
+def method(
+    config: Config, network: Recogniser, texts: list[prompts.ClassText], encoder: TextEncoder | None, layout: Layout,
+    places: tuple[int, int],
+) -> CrossEntropy | Gap | SkeletonLanguage:  # fmt: skip
+    """The training method around a recogniser. places: T' and V of its feature map."""
+    if config.method == "ce" or encoder is None:
+        return CrossEntropy(network, config)
+    synonyms = [[text.name, *text.synonyms] for text in texts]
+    if config.method == "gap":
+        each = [synonyms, *([[f"{text.name}: {text.parts[part]}"] for text in texts] for part in prompts.PARTS)]
+        return Gap(network, [FixedTexts(encoder, of_classes) for of_classes in each], layout, config)
+    if config.method == "pcke":
+        fixed = FixedTexts(encoder, [[*names, text.sentence] for names, text in zip(synonyms, texts, strict=True)])
+        return SkeletonLanguage(network, fixed, places, config)
+    learned = LearnedTexts(
+        encoder,
+        [text.name for text in texts],
+        config.contexts,
+        config.context_per_class,
+        config.parallel_contexts,
+        config.context_position,
+        config.tune_text,
+        config.refresh_text,
+    )
+    return SkeletonLanguage(network, learned, places, config)
+
+
+def encoder_for(config: Config, device: torch.device) -> TextEncoder | None:
+    """The text encoder that the method needs, on the device; none for plain cross-entropy."""
+    return None if config.method == "ce" else open_encoder(config.encoder, config.text_weights).to(device)
+
+
+@torch.no_grad()
+def places_of(network: Recogniser, channels: int, frames: int, joints: int, bodies: int) -> tuple[int, int]:
+    """T' and V of the feature map that windows of this shape give."""
+    was = network.training
+    shape = network.eval().feature_map(torch.zeros(1, channels, frames, joints, bodies)).shape
+    network.train(was)
+    return shape[2], shape[3]

@@ -1,0 +1,84 @@
+"""What a training run leaves for the device: backbone, classifier and the projection into the text space.
+
+N windows, C channels, T frames, V joints, M bodies, F backbone width, K classes, D text width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Recogniser(nn.Module):
+    """Windows (N, C, T, V, M), or (N, C, T, V) of one body, to logits (N, K) and a unit embedding (N, D).
+
+    The embedding lies in the text space where the network was trained with texts; it is the pooled feature itself
+    (D = F) where it was not (text_width None).
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int, text_width: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        width = int(backbone.width)  # type: ignore[arg-type]
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, classes)
+        self.project = nn.Linear(width, text_width) if text_width else None
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """The map (N, F, T', V) before pooling, the mean of the bodies' (an absent one's included, as in CTR-GCN)."""
+        if x.ndim == 4:
+            x = x.unsqueeze(-1)
+        maps = self.backbone(x)  # (N, M, F, T', V)
+        return maps.squeeze(1) if maps.shape[1] == 1 else maps.mean(dim=1)
+
+    def heads(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, K) and unit embedding (N, D) of pooled features (N, F)."""
+        embedding = self.project(feature) if self.project is not None else feature
+        return self.head(self.dropout(feature)), nn.functional.normalize(embedding.float(), dim=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.heads(self.feature_map(x).mean(dim=(2, 3)))
+
+
+class OneBody(nn.Module):
+    """A two-body recogniser for windows (N, C, T, V, 1) of one person, at half the cost and with the same answer.
+
+    Bodies are independent of each other in eval mode, so the absent second one gives always the same map; it is
+    computed once and averaged in. The recogniser's input norm of the second body is therefore never run again.
+    """
+
+    def __init__(self, network: Recogniser, channels: int, frames: int, joints: int) -> None:
+        super().__init__()
+        self.network = network.eval()
+        with torch.no_grad():
+            nobody = network.backbone(torch.zeros(1, channels, frames, joints, 2))[:, 1]
+        self.register_buffer("absent", nobody.mean(dim=(2, 3)))  # (1, F)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.ndim == 4:
+            x = x.unsqueeze(-1)
+        feature = self.network.backbone(x)[:, 0].mean(dim=(2, 3))
+        return self.network.heads(0.5 * (feature + self.absent))
+
+
+class TextHead(nn.Module):
+    """Inference mode M1: the class whose text lies nearest to the skeleton, folded into one linear layer.
+
+    <t_c, W g + b> / |W g + b| / tau has the same order of classes as (T W) g + T b, since the norm and tau are one
+    positive number per window. Logits are the folded products; the embedding is unchanged.
+    """
+
+    def __init__(self, network: Recogniser, text: Tensor) -> None:
+        super().__init__()
+        if network.project is None:
+            raise ValueError("a network that was trained without texts has no text head")
+        self.network = network
+        unit = nn.functional.normalize(text, dim=1)  # (K, D)
+        self.head = nn.Linear(network.project.in_features, len(text))
+        with torch.no_grad():
+            self.head.weight.copy_(unit @ network.project.weight)
+            self.head.bias.copy_(unit @ network.project.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature = self.network.feature_map(x).mean(dim=(2, 3))
+        return self.head(feature), self.network.heads(feature)[1]
