@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from realtime.errors import UsageError
-from train import text_minilm
 
-ENCODERS = (text_minilm.NAME,)
+SENTENCES = "all-MiniLM-L6-v2"  # works offline
+CLIP = ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")
+ENCODERS = (SENTENCES, *CLIP)
 BATCH = 64  # texts that `encode` takes at a time
 
 
@@ -158,9 +159,21 @@ class TextEncoder(nn.Module):
 def open_encoder(name: str, weights: Path | None = None) -> TextEncoder:
     """A pre-trained encoder by its name, frozen.
 
-    weights: for all-MiniLM-L6-v2 a folder with its files, by default those of the installed package.
-    UsageError with what to install or give where the name or the weights are not there.
+    weights: for all-MiniLM-L6-v2 a folder with its files, by default those of the installed package; for CLIP a
+    .safetensors file in open_clip's form, fetched where none is named. Widths D and w: 384 and 384 for MiniLM, 512
+    and 512 for ViT-B, 768 and 768 for ViT-L.
+    UsageError with what to install, fetch or give where the name or the weights are not there.
     """
-    if name == text_minilm.NAME:
-        return TextEncoder(name, text_minilm.load(weights))
-    raise UsageError(f"no text encoder is called {name}; choose one of {', '.join(ENCODERS)}")
+    if name not in ENCODERS:
+        raise UsageError(f"no text encoder is called {name}; choose one of {', '.join(ENCODERS)}")
+    # Here, not at the top: training without texts needs none of these libraries, and open_clip loads for seconds.
+    try:
+        if name == SENTENCES:
+            from train import text_minilm
+
+            return TextEncoder(name, text_minilm.load(weights))
+        from train import text_clip
+
+        return TextEncoder(name, text_clip.load(name, weights))
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name} needs the package {error.name}; run: pip install -e '.[text]'") from error

@@ -1,0 +1,98 @@
+"""The text towers of CLIP (Radford et al., ICML 2021) by open_clip, without the visual ones, which are never built.
+
+The names mean OpenAI's weights, in open_clip's form as safetensors; a pickle is refused. A tower is causal and its
+feature is taken at the end token, so prompts are cut after the longest without changing a result. K texts, L tokens,
+w width of a word, D of a feature.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU, TextTransformer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from realtime.errors import UsageError
+
+FILE = "open_clip_model.safetensors"
+
+
+class ClipText(nn.Module):
+    """Words (K, L, w) and their mask (K, L) to the projected feature of the end token (K, D); a `train.text.Tower`."""
+
+    pad = 0
+
+    def __init__(self, text: TextTransformer) -> None:
+        super().__init__()
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=text.context_length)
+        self.start, self.end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        self.length: int = text.context_length
+        self.word_width: int = text.width
+        self.width: int = text.output_dim
+        self.text = text
+        self.blocks: nn.ModuleList = text.transformer.resblocks
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, without start and end."""
+        return self.tokenizer.encode(text)
+
+    def words(self, ids: Tensor) -> Tensor:
+        """Word vectors (..., w) of token ids."""
+        return self.text.token_embedding(ids)
+
+    def after(self) -> list[nn.Parameter]:
+        """The final norm and the projection."""
+        return [*self.text.ln_final.parameters(), self.text.text_projection]
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        k, length, _ = words.shape
+        x = words + self.text.positional_embedding[:length]
+        x = self.text.transformer(x, attn_mask=self.text.attn_mask[:length, :length])
+        x = x[torch.arange(k, device=x.device), mask.sum(dim=1) - 1]  # (K, w), at the end token
+        return self.text.ln_final(x) @ self.text.text_projection
+
+
+def load(name: str, weights: Path | None = None) -> ClipText:
+    """The text tower of a model that open_clip knows by this name, with OpenAI's activation.
+
+    weights: a .safetensors file of the whole model in open_clip's form; fetched by open_clip where none is named.
+    UsageError where the file is a pickle, broken or another model's, or where nothing can be fetched.
+    """
+    shape = open_clip.get_model_config(name)
+    text = TextTransformer(**shape["text_cfg"], output_dim=shape["embed_dim"], act_layer=QuickGELU)
+    path = _fetched(name) if weights is None else weights
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path} is not a .safetensors file, and a pickle can run code as it is read; give {FILE} {_source(name)}"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            there = set(file.keys())
+            text.load_state_dict({key: file.get_tensor(key) for key in text.state_dict() if key in there})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UsageError(
+            f"{path} does not hold the text tower of {name} in open_clip's form ({str(error).splitlines()[0]}); "
+            f"give {FILE} {_source(name)}"
+        ) from error
+    return ClipText(text)
+
+
+def _source(name: str) -> str:
+    """Where a person finds the weights of a model."""
+    repository = (open_clip.get_pretrained_cfg(name, "openai") or {}).get("hf_hub", "").rstrip("/")
+    return f"of the Hugging Face repository {repository}" if repository else f"of {name}"
+
+
+def _fetched(name: str) -> Path:
+    """The weights from open_clip's own source or its cache; UsageError where they cannot be had."""
+    repository = open_clip.get_pretrained_cfg(name, "openai")["hf_hub"].rstrip("/")
+    try:
+        return Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=FILE))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"the weights of {name} cannot be fetched here; fetch {FILE} {_source(name)} elsewhere and give it with "
+            "--text-weights PATH, or choose the encoder all-MiniLM-L6-v2, which works offline"
+        ) from error
