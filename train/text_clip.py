@@ -61,13 +61,13 @@ def load(name: str, weights: Path | None = None) -> ClipText:
     weights: a .safetensors file of the whole model in open_clip's form; fetched by open_clip where none is named.
     UsageError where the file is a pickle, broken or another model's, or where nothing can be fetched.
     """
-    shape = open_clip.get_model_config(name)
-    text = TextTransformer(**shape["text_cfg"], output_dim=shape["embed_dim"], act_layer=QuickGELU)
     path = _fetched(name) if weights is None else weights
     if path.suffix != ".safetensors":
         raise UsageError(
             f"{path} is not a .safetensors file, and a pickle can run code as it is read; give {FILE} {_source(name)}"
         )
+    shape = open_clip.get_model_config(name)
+    text = TextTransformer(**shape["text_cfg"], output_dim=shape["embed_dim"], act_layer=QuickGELU)
     try:
         with safe_open(path, "pt") as file:
             there = set(file.keys())

@@ -87,8 +87,9 @@ class MiniLM(nn.Module):
         x = self.norm(words + self.places[: words.shape[1]])
         for block in self.blocks:
             x = block(x, mask[:, None, None])
-        weight = mask.to(torch.float32).unsqueeze(-1)
-        return (x.float() * weight).sum(dim=1) / weight.sum(dim=1)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # a mean of halves would lose digits
+        weight = mask.to(x.dtype).unsqueeze(-1)
+        return (x * weight).sum(dim=1) / weight.sum(dim=1)
 
 
 def folder() -> Path:
