@@ -86,9 +86,7 @@ def _named(wanted: Sequence[str], names: list[str], counts: np.ndarray) -> list[
     known = [name for name, clips in zip(names, counts.sum(axis=1), strict=True) if clips]
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise UsageError(
-            f"the run has no test clips of class {unknown[0]!r}; --classes takes some of: {', '.join(known)}"
-        )
+        raise UsageError(f"no test clip is of class {unknown[0]!r}; --classes takes some of: {', '.join(known)}")
     if len(wanted) > CLASSES_DRAWN:
         raise UsageError(f"--classes takes at most {CLASSES_DRAWN}, got {len(wanted)}")
     return [names.index(name) for name in dict.fromkeys(wanted)]

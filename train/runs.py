@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ def load_run(folder: Path) -> Run:
         raise BundleError(f"no run at {folder}; train one with: python -m train.fit --out {folder}")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        stated = float(result["test"]["accuracy"])
+        if "test" not in result and "held_out" in result:
+            raise BundleError(f"{folder} was trained on live windows and has no test clips; train one with --prepared")
+        stated, _, _ = float(result["test"]["accuracy"]), result["method"], result["seed"]
     except FileNotFoundError:
         raise BundleError(f"{folder} holds no result yet; {_resume(folder)}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -117,7 +120,7 @@ def load_run(folder: Path) -> Run:
     return Run(folder, result, scores)
 
 
-def same_clips(runs: list[Run]) -> list[Run]:
+def same_clips(runs: Sequence[Run]) -> list[Run]:
     """The runs with their clips in the first one's order, matched by name.
 
     UsageError where a run has other classes, other clips, or another label for one of them.
