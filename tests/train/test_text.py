@@ -288,10 +288,8 @@ class TestClipWeights:
 
             text_clip.load("tiny", tmp_path / "none.safetensors")
 
-    @pytest.mark.parametrize(
-        ("name", "widths"), [("ViT-B-32", 512), ("ViT-B-16", 512), ("ViT-L-14", 768), ("ViT-L-14-336", 768)]
-    )
-    def test_the_names_are_openai_models_of_these_widths(self, name: str, widths: int):
+    @pytest.mark.parametrize(("name", "width"), zip(ENCODERS[1:], (512, 512, 768, 768), strict=True))
+    def test_the_names_are_openai_models_of_these_widths(self, name: str, width: int):
         import open_clip
 
         shape = open_clip.get_model_config(name)
