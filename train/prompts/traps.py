@@ -13,7 +13,6 @@ TRAPS: dict[str, str] = {
     "bounce": "cheque email castle",
     "bow": "arrow archer archery ribbon violin cello fiddle ship prow hull knot",
     "bowl": "soup cereal dish salad basin porridge",
-    "box": "cardboard carton package crate container",
     "brush": "bush shrub thicket fox painter",
     "carry": "arithmetic disease infection mortgage",
     "catch": "fish fisherman flu illness infection disease",
@@ -64,7 +63,7 @@ TRAPS: dict[str, str] = {
     "stand up": "comedy comedian comic joke date",
     "staple": "rice bread diet food",
     "stretch": "limousine elastic prison",
-    "swing": "playground jazz pendulum mood party hammock",
+    "swing": "playground jazz mood party hammock",
     "take off": "airplane plane aeroplane aircraft rocket runway launch flight pilot",
     "tap": "faucet water plumber wiretap",
     "tear": "cry weep teardrop eye sob sadness",
@@ -81,5 +80,5 @@ TRAPS: dict[str, str] = {
     "wind up": "tease prank bankrupt breeze gale",
     "wipe": "delete erase annihilate",
     "write": "computer disk",
-    "yawn": "gap abyss",
+    "yawn": "abyss",
 }
