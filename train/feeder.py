@@ -63,7 +63,7 @@ class Feeder:
         if unknown or not streams:
             raise UsageError(f"--streams of a prepared set must be some of {', '.join(STREAMS)}, got {unknown}")
         self.layout, self.frames, self.streams = data.layout, frames, streams
-        self.joints = torch.from_numpy(np.ascontiguousarray(data.joints)).to(device)  # (R, M, V, 3)
+        self.joints = torch.from_numpy(np.array(data.joints)).to(device)  # (R, M, V, 3)
         self.start, self.length = (torch.from_numpy(a.astype(np.int64)).to(device) for a in (data.start, data.frames))
         self.centre = data.layout.index("spine") if "spine" in data.layout.joints else data.layout.root
         ucla = data.data == "nw_ucla"

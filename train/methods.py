@@ -67,13 +67,14 @@ class CrossEntropy(nn.Module):
 def part_joints(layout: Layout) -> list[list[int]]:
     """The joints of each of GAP's four parts (a joint may belong to two, as the hips do)."""
     exact = {"left_shoulder", "right_shoulder", "left_hip", "right_hip", "shoulder_center"}
-    groups = []
-    for words in PARTS.values():
-        groups.append([
-            i for i, joint in enumerate(layout.joints)
-            if any(joint == word if word in exact else word in joint.split("_") for word in words)
-        ])  # fmt: skip
-    return groups
+    return [
+        [
+            i
+            for i, joint in enumerate(layout.joints)
+            if any(w == joint if w in exact else w in joint.split("_") for w in ws)
+        ]
+        for ws in PARTS.values()
+    ]
 
 
 class Gap(nn.Module):
@@ -88,7 +89,7 @@ class Gap(nn.Module):
     def __init__(self, recogniser: Recogniser, texts: list[FixedTexts], layout: Layout, config: Config) -> None:
         super().__init__()
         self.recogniser, self.texts, self.config = recogniser, nn.ModuleList(texts), config
-        width, text_width = recogniser.head.in_features, texts[0].features.shape[2]  # type: ignore[union-attr, index]
+        width, text_width = recogniser.head.in_features, int(texts[0].features.shape[2])
         self.parts = nn.ModuleList(nn.Linear(width, text_width) for _ in PARTS)
         self.groups = part_joints(layout)
         self.log_scale = nn.Parameter(torch.full((1 + len(PARTS),), math.log(1 / 0.07)))
@@ -103,7 +104,8 @@ class Gap(nn.Module):
         every, label = gather(target), target.argmax(dim=1)
         aligned = torch.zeros((), device=logits.device)
         for skeleton, texts, scale in zip(unit, self.texts, scales, strict=True):
-            text = draw_texts(*texts(), label, 1)
+            features, mask = texts()
+            text = draw_texts(features, mask, label, 1)
             sharpness = self.config.gap_sharpness or None
             aligned = aligned + loss.contrastive(gather(skeleton), gather(text), every, every, scale, sharpness)
         parts = {"classification": loss.classification(logits, target, self.config.smoothing)}

@@ -5,6 +5,8 @@ N windows, C channels, T frames, V joints, M bodies, F backbone width, K classes
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -40,16 +42,34 @@ class Recogniser(nn.Module):
         return self.heads(self.feature_map(x).mean(dim=(2, 3)))
 
 
+def first_body(backbone: nn.Module) -> nn.Module:
+    """A copy of a backbone for M bodies that takes one: its input norm keeps the first body's share."""
+    one = copy.deepcopy(backbone).eval()
+    (name, norm), *_ = ((n, m) for n, m in one.named_modules() if isinstance(m, nn.BatchNorm1d))  # the input norm
+    assert norm.running_mean is not None and norm.running_var is not None
+    size = norm.num_features // 2
+    kept = nn.BatchNorm1d(size).eval()
+    with torch.no_grad():
+        for own, whole in ((kept.weight, norm.weight), (kept.bias, norm.bias)):
+            own.copy_(whole[:size])
+        kept.running_mean, kept.running_var = norm.running_mean[:size].clone(), norm.running_var[:size].clone()
+    one.set_submodule(name, kept)
+    return one
+
+
 class OneBody(nn.Module):
     """A two-body recogniser for windows (N, C, T, V, 1) of one person, at half the cost and with the same answer.
 
-    Bodies are independent of each other in eval mode, so the absent second one gives always the same map; it is
-    computed once and averaged in. The recogniser's input norm of the second body is therefore never run again.
+    Bodies do not touch each other before they are averaged, so in eval mode the absent second one always gives the
+    same feature f0; it is computed once, and g = (g1 + f0) / 2.
     """
+
+    absent: Tensor
 
     def __init__(self, network: Recogniser, channels: int, frames: int, joints: int) -> None:
         super().__init__()
         self.network = network.eval()
+        self.backbone = first_body(network.backbone)
         with torch.no_grad():
             nobody = network.backbone(torch.zeros(1, channels, frames, joints, 2))[:, 1]
         self.register_buffer("absent", nobody.mean(dim=(2, 3)))  # (1, F)
@@ -57,7 +77,7 @@ class OneBody(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.ndim == 4:
             x = x.unsqueeze(-1)
-        feature = self.network.backbone(x)[:, 0].mean(dim=(2, 3))
+        feature = self.backbone(x)[:, 0].mean(dim=(2, 3))
         return self.network.heads(0.5 * (feature + self.absent))
 
 

@@ -174,21 +174,22 @@ def check(config: Config) -> None:
         raise UsageError(f"--window must be at least 1, got {config.window}")
     if not 0 <= config.validation < 1:
         raise UsageError(f"--validation must be a share in [0, 1), got {config.validation}")
-    if config.prepared is not None:
-        if config.data:
-            raise UsageError(
-                "--prepared is one set by its published protocol and --data live windows; give one of them"
-            )
-        return
+    unfit = [width for width in config.widths if width < 1 or width % 4 or width % config.groups]
+    if unfit or not config.widths:
+        raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
+    if config.prepared is None:
+        _check_live(config)
+    elif config.data:
+        raise UsageError("--prepared is one set by its published protocol, --data live windows; give one of them")
+
+
+def _check_live(config: Config) -> None:
     if config.validation or config.split or config.repeat != 1:
         raise UsageError("--validation, --split and --repeat are for --prepared; live sets take --held-out and --draws")
     if config.draws < config.batch:
         raise UsageError(f"--draws {config.draws} fills no batch of {config.batch}; raise --draws or lower --batch")
     if not 0 < config.fps < math.inf:
         raise UsageError(f"--fps must be above 0, got {config.fps}")
-    unfit = [width for width in config.widths if width < 1 or width % 4 or width % config.groups]
-    if unfit or not config.widths:
-        raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
     if config.streams:
         try:
             channels(config.streams)

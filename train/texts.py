@@ -17,6 +17,9 @@ from train.text import TextEncoder
 class FixedTexts(nn.Module):
     """Texts whose features are computed once: PCKE's synonyms and sentences, GAP's descriptions."""
 
+    features: Tensor
+    mask: Tensor
+
     def __init__(self, encoder: TextEncoder, texts: Sequence[Sequence[str]]) -> None:
         super().__init__()
         most = max(len(of_class) for of_class in texts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from train import checkpoint, compose
 from train.batches import LiveBatches, PreparedBatches
 from train.device import autocast
 from train.distributed import Ranks
-from train.methods import SkeletonLanguage
+from train.methods import CrossEntropy, Gap, SkeletonLanguage
 from train.model import Recogniser
 from train.settings import Config
 from train.texts import LearnedTexts, class_text
@@ -36,15 +36,23 @@ def rate(config: Config, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
-@torch.no_grad()
-def _average(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-    """Exponential moving average that forgets the first steps quickly: decay min(0.998, (1 + n) / (10 + n))."""
-    kept = min(0.998, (1 + int(count)) / (10 + int(count)))
-    for average, value in zip(averages, values, strict=True):
-        if average.is_floating_point():
-            average.lerp_(value, 1 - kept)
-        else:
-            average.copy_(value)
+def averaging(steps: int) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """Exponential moving average over the last sixth of a run of `steps`, or the last 500 steps of a long one.
+
+    The first steps are forgotten quickly: the decay is min(0.998, 1 - 6 / steps, (1 + n) / (10 + n)).
+    """
+    most = min(0.998, max(1 - 6 / steps, 0.0))
+
+    @torch.no_grad()
+    def average(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
+        kept = min(most, (1 + int(count)) / (10 + int(count)))
+        for mean, value in zip(averages, values, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - kept)
+            else:
+                mean.copy_(value)
+
+    return average
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -72,7 +80,8 @@ class Trainer:
         places = compose.places_of(network, batches.channels, batches.frames, len(batches.layout), batches.bodies)
         texts = [] if encoder is None else compose.class_texts(config, batches.data, batches.classes)
         self.method = compose.method(config, network.to(device), texts, encoder, batches.layout, places).to(device)
-        self.average = torch.optim.swa_utils.AveragedModel(self.method, multi_avg_fn=_average, use_buffers=True)
+        mean = averaging(config.epochs * batches.steps)
+        self.average = torch.optim.swa_utils.AveragedModel(self.method, multi_avg_fn=mean, use_buffers=True)
         self.names, self.optimiser = self._optimiser()
         if config.compile:
             network.backbone.compile()
@@ -123,7 +132,7 @@ class Trainer:
             self.optimiser.step()
             self.average.update_parameters(self.method)
             if not config.average:
-                self.average.module.load_state_dict(self.method.state_dict())
+                self.averaged.load_state_dict(self.method.state_dict())
             right = (losses.logits.argmax(1) == target.argmax(1)).float().mean()
             row = {"loss": losses.total, "train_accuracy": right, **{f"loss/{k}": v for k, v in losses.parts.items()}}
             for name, value in row.items():
@@ -135,21 +144,27 @@ class Trainer:
     @property
     def recogniser(self) -> Recogniser:
         """The averaged network in eval mode: what goes to the device."""
-        return self.average.module.recogniser.eval()
+        return self.averaged.recogniser.eval()
+
+    @property
+    def averaged(self) -> CrossEntropy | Gap | SkeletonLanguage:
+        """The method with averaged weights."""
+        return cast("CrossEntropy | Gap | SkeletonLanguage", self.average.module)
 
     @torch.no_grad()
     def class_text(self) -> Tensor | None:
         """The averaged run's unit text features (K, D) on the CPU, or None without texts."""
-        method = self.average.module.eval()
-        if isinstance(method, SkeletonLanguage):
-            return class_text(*method.texts()).cpu()
-        return None if self.config.method == "ce" else class_text(*method.texts[0]()).cpu()
+        method = self.averaged.eval()
+        if isinstance(method, CrossEntropy):
+            return None
+        features, mask = method.texts() if isinstance(method, SkeletonLanguage) else method.texts[0]()
+        return class_text(features, mask).cpu()
 
     @torch.inference_mode()
     def answers(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Of clips of a prepared set by number: logits (N, K), feature (N, D), and those of modes text (M1), fused (M2)."""
+        """Of clips of a prepared set: logits (N, K), feature (N, D), text_logits (mode M1) and fused_logits (M2)."""
         assert isinstance(self.batches, PreparedBatches)
-        method, text = self.average.module.eval(), self.class_text()
+        method, text = self.averaged.eval(), self.class_text()
         found: dict[str, list[Tensor]] = {}
         for x in self.batches.inputs(numbers):
             logits, feature = self.recogniser(x)
@@ -165,7 +180,7 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """Everything that an exact resume needs, and the class texts."""
         tensors = {f"network.{k}": v for k, v in self.method.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.module.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.averaged.state_dict().items()}
         tensors["averaged"] = self.average.n_averaged
         text = self.class_text()
         if text is not None:
@@ -177,7 +192,7 @@ class Trainer:
     def restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         """Takes up where `state` was saved."""
         self.method.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-        self.average.module.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        self.averaged.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         self.average.n_averaged.copy_(tensors["averaged"])
         if isinstance(self.method, SkeletonLanguage) and isinstance(self.method.texts, LearnedTexts):
             self.method.texts.resume({k[6:]: v for k, v in tensors.items() if k.startswith("texts.")})
