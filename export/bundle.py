@@ -6,7 +6,7 @@ import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from realtime.engine import open_engine
 from realtime.errors import BundleError, UsageError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
-from realtime.skeleton import LAYOUTS, convert
-from train.checkpoint import load_network
+from realtime.skeleton import CORE_16, LAYOUTS, convert
+from train.compose import Trained, load_network
 from train.data.files import text_of
 from train.synthesis import synthetic_recordings
 from train.vocabulary import ACTIONS, NOTHING
 
 REFERENCE_WINDOWS = 8
+TEXT_FILE = "class_text.npz"  # text (K, D) at unit length, classes (K,): what embeddings are compared with
 EXAMPLES = """examples:
   python -m export.bundle runs/first --out bundles/first
   python -m export.bundle runs/a runs/b --name pooled-2 --card card.md --out bundles/pooled-2
@@ -65,6 +66,8 @@ class Config:
     """How much later than an action its probability rises; onsets are back-dated by this."""
     offset_shift_s: float = 0.0
     """How much later than an action its probability falls; offsets are back-dated by this."""
+    head: Literal["skeleton", "text", "both"] = "skeleton"
+    """What answers: the classifier, the nearness to the classes' texts, or the mean of both (runs with texts only)."""
     nothing_shift: float = 0.0
     """Lowers the logit of "nothing" by this, since training draws it far more often than any one action."""
     temperature: float = 1.0
@@ -85,13 +88,38 @@ class Mean(nn.Module):
         return torch.stack(logits).mean(dim=0), nn.functional.normalize(torch.cat(embeddings, dim=1), dim=1)
 
 
+class Answer(nn.Module):
+    """A recogniser by one of its heads: (N, C, T, V) to logits (N, K) and its unit embedding (N, D).
+
+    text: cosines of the embedding with the class texts over the trained temperature (inference mode M1, with its norm
+    kept so that probabilities mean something). both: the mean of the two heads' logits.
+    """
+
+    text: Tensor
+
+    def __init__(self, trained: Trained, head: str) -> None:
+        super().__init__()
+        self.network, self.head = trained.network, head
+        if head != "skeleton":
+            if trained.text is None:
+                raise BundleError(f"--head {head} needs a run that was trained with texts (--method gap, pcke or pcle)")
+            self.register_buffer("text", trained.text_scale * trained.text)  # (K, D)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, embedding = self.network(x)
+        if self.head == "text":
+            logits = embedding @ self.text.T
+        elif self.head == "both":
+            logits = 0.5 * (logits + embedding @ self.text.T)
+        return logits, embedding
+
+
 class Shifted(nn.Module):
     """A network with one class's logit lowered by a constant."""
 
-    def __init__(self, network: nn.Module, column: int, by: float) -> None:
+    def __init__(self, network: nn.Module, column: int, classes: int, by: float) -> None:
         super().__init__()
         self.network = network
-        classes = next(module for module in network.modules() if isinstance(module, nn.Linear)).out_features
         self.register_buffer("shift", by * nn.functional.one_hot(torch.tensor(column), classes).float())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, T, V)
@@ -99,22 +127,42 @@ class Shifted(nn.Module):
         return logits - self.shift, embedding
 
 
-def load_runs(runs: tuple[Path, ...]) -> tuple[nn.Module, dict[str, Any], list[dict[str, Any]]]:
-    """The network of one run or the mean of several, their common `model` entry, and each run's config."""
+@dataclass(frozen=True)
+class Loaded:
+    """What a bundle is made of: the network, the runs' common `model` entry, each run's config, class texts (K, D).
+
+    The texts of several runs stand side by side as their embeddings do, at unit length.
+    """
+
+    network: nn.Module
+    model: dict[str, Any]
+    configs: list[dict[str, Any]]
+    text: np.ndarray | None
+
+
+def load_runs(runs: tuple[Path, ...], head: str = "skeleton") -> Loaded:
+    """The network of one run, or the mean of several."""
     if not runs:
         raise UsageError(
             "no run was named; give run folders of train.fit: python -m export.bundle runs/first --out DIR"
         )
     loaded = [load_network(run / "last.safetensors" if run.is_dir() else run) for run in runs]
-    models = [content["model"] for _, content in loaded]
-    for key in ("layout", "channels", "classes", "streams", "window", "fps"):
+    models = [trained.content["model"] for trained in loaded]
+    for key in ("layout", "channels", "classes", "streams", "window", "fps", "encoder"):
         if any(model[key] != models[0][key] for model in models):
             raise BundleError(
                 f"runs {', '.join(map(str, runs))} differ in {key}; only runs of one input and vocabulary go together"
             )
-    networks = [network for network, _ in loaded]
-    network = networks[0] if len(networks) == 1 else Mean(networks)
-    return network.eval(), models[0], [content["config"] for _, content in loaded]
+    if models[0]["layout"] != CORE_16.name:
+        raise BundleError(
+            f"{runs[0]} was trained on {models[0]['layout']} by a published protocol; the runtime takes windows of "
+            f"{CORE_16.name}: train with --data"
+        )
+    networks = [Answer(trained, head) for trained in loaded]
+    texts = [trained.text for trained in loaded if trained.text is not None]
+    text = nn.functional.normalize(torch.cat(texts, dim=1), dim=1).numpy() if texts else None
+    network = networks[0] if len(networks) == 1 else Mean(list(networks))
+    return Loaded(network.eval(), models[0], [trained.content["config"] for trained in loaded], text)
 
 
 def reference(network: nn.Module, model: dict[str, Any]) -> bytes:
@@ -130,14 +178,21 @@ def reference(network: nn.Module, model: dict[str, Any]) -> bytes:
     skeleton = features(chosen, np.ones(chosen.shape[:3], np.float32), tuple(model["streams"]))
     with torch.inference_mode():
         logits, embedding = (t.numpy() for t in network(torch.from_numpy(skeleton)))
+    return array_bytes(skeleton=skeleton, logits=logits, embedding=embedding)
+
+
+def array_bytes(**arrays: np.ndarray) -> bytes:
+    """Arrays as the bytes of an .npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, skeleton=skeleton, logits=logits, embedding=embedding)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, Any]]) -> dict[str, Any]:
+def bundle_spec(config: Config, loaded: Loaded) -> dict[str, Any]:
     """The keys of bundle.json (see realtime.bundle)."""
-    trained = {k: configs[0][k] for k in ("epochs", "draws", "batch", "held_out", "widths", "seed")}
+    model, configs, text = loaded.model, loaded.configs, loaded.text
+    trained = {k: configs[0][k] for k in ("method", "epochs", "draws", "batch", "held_out", "widths", "seed")}
+    trained["backbone"], trained["head"] = model["backbone"], config.head
     trained["data"] = [entry.partition(":")[0] for entry in configs[0]["data"]]
     return {
         "name": config.name,
@@ -162,7 +217,7 @@ def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, A
         "smoothing_s": config.smoothing_s,
         "onset_shift_s": config.onset_shift_s,
         "offset_shift_s": config.offset_shift_s,
-        "text": None,
+        "text": None if text is None else {"encoder": model["encoder"], "width": text.shape[1], "file": TEXT_FILE},
         "training": {**trained, "networks": len(configs), "nothing_shift": config.nothing_shift},
     }  # fmt: skip
 
@@ -170,12 +225,16 @@ def bundle_spec(config: Config, model: dict[str, Any], configs: list[dict[str, A
 def make_bundle(config: Config) -> Path:
     """Exports, writes and proves the bundle; returns its folder."""
     card = text_of(config.card) if config.card else f"# {config.name}\n\nNo model card was given.\n"
-    network, model, configs = load_runs(config.runs)
+    loaded = load_runs(config.runs, config.head)
+    network, model = loaded.network, loaded.model
     if config.nothing_shift:
-        network = Shifted(network, model["classes"].index(NOTHING), config.nothing_shift)
+        classes = model["classes"]
+        network = Shifted(network, classes.index(NOTHING), len(classes), config.nothing_shift)
     graph = to_onnx(network, model["channels"], model["window"], len(LAYOUTS[model["layout"]]))
     files = {"model.onnx": graph, "reference.npz": reference(network, model), "MODEL_CARD.md": card.encode()}
-    folder = write_bundle(config.out, bundle_spec(config, model, configs), files, replace=config.replace)
+    if loaded.text is not None:
+        files[TEXT_FILE] = array_bytes(text=loaded.text, classes=np.array(model["classes"]))
+    folder = write_bundle(config.out, bundle_spec(config, loaded), files, replace=config.replace)
     open_engine(load_bundle(folder))  # proves the graph against the trained model's own answers
     return folder
 

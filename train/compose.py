@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,30 @@ def recogniser(model: dict[str, Any]) -> Recogniser:
     return Recogniser(backbone, len(model["classes"]), model["text_width"], model["dropout"])
 
 
-def load_network(path: Path) -> tuple[Recogniser, dict[str, Any], Tensor | None]:
-    """A checkpoint file's averaged network in eval mode, its content, and its class texts (K, D) if it has any."""
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint's averaged network in eval mode, what else the file says, and its class texts (K, D) at unit length.
+
+    text_scale: the learned inverse temperature between embedding and texts; 1 without texts.
+    """
+
+    network: Recogniser
+    content: dict[str, Any]
+    text: Tensor | None
+    text_scale: float
+
+
+def load_network(path: Path) -> Trained:
+    """Opens a checkpoint of train.fit; BundleError where it is missing or broken."""
     tensors, content = checkpoint.load(path)
     network = recogniser(content["model"])
     kept = "average.recogniser."
     network.load_state_dict({k[len(kept) :]: v for k, v in tensors.items() if k.startswith(kept)})
-    return network.eval(), content, tensors.get("class_text")
+    scale = tensors["average.before.log"].exp().clamp_max(100.0) if "average.before.log" in tensors else torch.ones(())
+    if "average.log_scale" in tensors:  # GAP's, of the whole body
+        scale = tensors["average.log_scale"][0]
+        scale = scale if content["config"]["gap_scale"] == "raw" else scale.exp().clamp_max(100.0)
+    return Trained(network.eval(), content, tensors.get("class_text"), float(scale))
 
 
 def class_texts(config: Config, data: str, classes: Sequence[str]) -> list[prompts.ClassText]:

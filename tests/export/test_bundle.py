@@ -10,15 +10,16 @@ from realtime.bundle import load_bundle, load_reference
 from realtime.engine import open_engine
 from realtime.errors import BundleError, UsageError
 from realtime.skeleton import CORE_16
-from train.backbone import GraphNet
-from train.fit import Config as FitConfig
 from train.fit import fit
+from train.graphnet import GraphNet
+from train.model import Recogniser
+from train.settings import Config as FitConfig
 from train.vocabulary import CLASSES
 
 
 def network(seed=0, classes=5):
     torch.manual_seed(seed)
-    made = GraphNet(CORE_16, 9, classes, widths=(16, 16, 24), groups=4)
+    made = Recogniser(GraphNet(CORE_16, 9, 1, widths=(16, 16, 24), groups=4), classes)
     with torch.no_grad():  # batch norms that do something
         made.train()(torch.randn(32, 9, 64, 16))
     return made.eval()
@@ -102,7 +103,7 @@ def quiet():
 def test_one_logit_can_be_lowered():
     x = torch.randn(2, 9, 64, 16)
     with torch.inference_mode():
-        plain, shifted = network()(x)[0], Shifted(network(), 2, 1.5).eval()(x)[0]
+        plain, shifted = network()(x)[0], Shifted(network(), 2, 5, 1.5).eval()(x)[0]
     torch.testing.assert_close(plain - shifted, torch.tensor([0.0, 0.0, 1.5, 0.0, 0.0]).expand(2, 5))
 
 
