@@ -26,8 +26,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from realtime.command import run_command
 from realtime.errors import LineError, UsageError
-from train.data.jobs import SETS, Job, part_of
-from train.data.prepared import key_of, write
+from train.data import ntu, pku_mmd
+from train.data.jobs import MISSING, SETS, Job, leave_out, part_of
+from train.data.prepared import Lists, key_of, write
 
 EXAMPLES = """examples:
   python -m train.prepare nw_ucla DOWNLOADED prepared/nw_ucla
@@ -56,6 +57,12 @@ class Config:
     """Folder to write joints.npy, index.npz and prepared.json into."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Processes that read files."""
+    missing: tuple[Path, ...] = ()
+    """NTU: the set's published list of missing skeletons (302 or 535 names), whose files are skipped and counted.
+    Lists in SRC named as published, ...missing_skeletons.txt, are found."""
+    split_file: tuple[Path, ...] = ()
+    """PKU-MMD: its published lists cross-subject.txt and cross-view.txt (part II: cross_subject_v2.txt,
+    cross_view_v2.txt), where they do not lie in SRC."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Read on after a broken file and name them all (the first 20) at the end; the exit code is 2 all the same."""
 
@@ -95,7 +102,7 @@ def _key(data: str, jobs: Sequence[Job]) -> str:
     for job in jobs:
         for file in (job.file, *job.beside):
             facts = file.stat()
-            digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns} {job.name} {job.skip}\n".encode())
+            digest.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns} {job.name} {job.skip}\n".encode())
     return digest.hexdigest()
 
 
@@ -166,7 +173,7 @@ def prepare(config: Config, console: Console) -> None:
         raise UsageError(f"no data set {config.data!r}; there are {', '.join(SETS)}")
     if config.workers < 1:
         raise UsageError(f"--workers must be 1 or more, got {config.workers}")
-    jobs = SETS[config.data].jobs(config.source)
+    jobs, lists = _published(config)
     try:
         (config.folder / PARTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -181,7 +188,9 @@ def prepare(config: Config, console: Console) -> None:
         raise UsageError(_told(faults))
     seconds, read = time.monotonic() - started, sum(not job.skip for task in left for job in task.jobs)
     data = SETS[config.data]
-    content = write(config.folder, config.data, data.layout, data.classes, data.fps, [task.path for task in tasks])
+    content = write(
+        config.folder, config.data, data.layout, data.classes, data.fps, [task.path for task in tasks], lists
+    )
     shutil.rmtree(config.folder / PARTS)
     shown = (
         f"{config.folder}: {content['clips']} clips, {content['rows']} frames, {len(content['skipped'])} skipped; "
@@ -190,6 +199,18 @@ def prepare(config: Config, console: Console) -> None:
     console.print(shown, soft_wrap=True)
     for name, reason in list(content["skipped"].items())[:FAULTS_SHOWN]:
         console.print(f"  skipped {name}: {reason}", soft_wrap=True)
+
+
+def _published(config: Config) -> tuple[list[Job], Lists]:
+    """What there is to read, and what the set's own split lists say."""
+    if config.missing and config.data not in ntu.ACTIONS:
+        raise UsageError(f"--missing is the list of {' and '.join(ntu.ACTIONS)}; {config.data} has none, leave it out")
+    if config.split_file and config.data not in pku_mmd.LISTS:
+        raise UsageError(f"--split-file is for {' and '.join(pku_mmd.LISTS)}; the splits of {config.data} are built in")
+    missing = frozenset().union(*(ntu.missing_names(file) for file in config.missing))
+    jobs = leave_out(SETS[config.data].jobs(config.source), missing, MISSING)
+    lists = pku_mmd.lists_of(config.data, config.source, config.split_file) if config.data in pku_mmd.LISTS else {}
+    return jobs, lists
 
 
 def _read_shown(tasks: Sequence[Task], workers: int, console: Console) -> list[str]:

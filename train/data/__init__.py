@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from realtime.errors import UsageError
-from train.data import msr_action3d, msrc12, nw_ucla, sbu, utd_mhad, utkinect
+from train.data import msr_action3d, msrc12, ntu, nw_ucla, pku_mmd, sbu, utd_mhad, utkinect
 from train.data.clip import Clip, Recording
 
 READERS: dict[str, Callable[..., Iterator[Clip] | Iterator[Recording]]] = {
@@ -16,6 +17,8 @@ READERS: dict[str, Callable[..., Iterator[Clip] | Iterator[Recording]]] = {
     "msr_action3d": msr_action3d.read,
     "msrc12": msrc12.read,
     "sbu": sbu.read,
+    **{data: partial(ntu.read, data) for data in ntu.ACTIONS},
+    **{data: partial(pku_mmd.read, data) for data in pku_mmd.VIDEOS},
 }
 
 

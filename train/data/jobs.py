@@ -7,32 +7,37 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from realtime.clips import NW_UCLA_FPS
 from realtime.errors import UsageError
-from realtime.skeleton import KINECT_V1_20, OPENNI_15, Layout
-from train.data import msr_action3d, msrc12, nw_ucla, sbu, utd_mhad, utkinect
+from realtime.skeleton import KINECT_V1_20, KINECT_V2_25, OPENNI_15, Layout
+from train.data import msr_action3d, msrc12, ntu, nw_ucla, pku_mmd, sbu, utd_mhad, utkinect
 from train.data.clip import Clip, Recording, cut
 from train.data.files import find
 from train.data.prepared import NUMBERS, Part
 
 UTKINECT_FPS = 15.0  # the median; frame numbers advance by 2, 4, 6 or 8 of 60 a second
 MSRC12_FPS = 30.0
+MISSING = "in the published list of missing skeletons"
 _VIEW = re.compile(r"_v(\d+)$")
+
+Found = tuple[list[Clip], dict[str, str]]  # clips, and name -> why it is left out
 
 
 @dataclass(frozen=True)
 class Job:
     """One file of a set, and a function without arguments, which another process can call, that reads it.
 
-    name: of the clip or recording. skip: why it is not to be read; empty where it is. beside: files read with it.
+    read: gives clips, and what else the file names with why it is left out. name: of the clip or recording.
+    skip: why it is not to be read; empty where it is. beside: files read with it.
     """
 
     file: Path
     name: str
-    read: Callable[[], Clip | Recording]
+    read: Callable[[], Found]
     skip: str = ""
     beside: tuple[Path, ...] = ()
 
@@ -72,7 +77,7 @@ def part_of(data: DataSet, jobs: list[Job], keep_going: bool) -> tuple[Part | No
             skipped[job.name] = job.skip
             continue
         try:
-            found, without = _clips(job)
+            found, without = job.read()
         except UsageError as error:
             faults.append(str(error))
             if not keep_going:
@@ -83,18 +88,23 @@ def part_of(data: DataSet, jobs: list[Job], keep_going: bool) -> tuple[Part | No
     return (None, faults) if faults else (_joined(data, clips, skipped), [])
 
 
-def _clips(job: Job) -> tuple[list[Clip], dict[str, str]]:
-    item = job.read()
-    found, skipped = [item] if isinstance(item, Clip) else list(cut(item)), {}
-    if isinstance(item, Recording):
-        there = {clip.name for clip in found}
-        pieces = {f"{item.name}_{number:03d}": truth for number, truth in enumerate(item.truths)}  # as `cut` names them
-        skipped = {name: f"nobody was seen during {truth.label}" for name, truth in pieces.items() if name not in there}
-    elif not len(item.joints):
-        raise UsageError(f"{job.file}: it holds no frame; unpack it again")
-    elif not item.confidence.any():  # one sequence of MSR-Action3D is published so
-        found, skipped = [], {item.name: f"nobody is seen in any of its {len(item.joints)} frames"}
-    return found, skipped
+def _one(read: Callable[..., Clip], file: Path, *arguments: str | int) -> Found:
+    """The clip of a file that holds one; one sequence of MSR-Action3D is published with nobody in it."""
+    clip = read(file, *arguments)
+    if not len(clip.joints):
+        raise UsageError(f"{file}: it holds no frame; unpack it again")
+    if not clip.confidence.any():
+        return [], {clip.name: f"nobody is seen in any of its {len(clip.joints)} frames"}
+    return [clip], {}
+
+
+def _pieces(read: Callable[..., Recording], *arguments: Any) -> Found:
+    """The labelled pieces of a recording."""
+    recording = read(*arguments)
+    clips = list(cut(recording))
+    named = {f"{recording.name}_{number:03d}": truth.label for number, truth in enumerate(recording.truths)}  # as `cut`
+    there = {clip.name for clip in clips}
+    return clips, {name: f"nobody is seen during {label}" for name, label in named.items() if name not in there}
 
 
 def _joined(data: DataSet, clips: list[Clip], skipped: Mapping[str, str]) -> Part:
@@ -134,7 +144,7 @@ def _one_a_file(pattern: str, example: str, read: Callable[..., Clip]) -> Callab
 
     def jobs(path: Path) -> list[Job]:
         found = find(path, pattern, f"files such as {example}")
-        return [Job(file, m[1], partial(read, file, m[1], *map(int, m.groups()[1:]))) for file, m in found]
+        return [Job(file, m[1], partial(_one, read, file, m[1], *map(int, m.groups()[1:]))) for file, m in found]
 
     return jobs
 
@@ -143,7 +153,8 @@ def _sbu_jobs(path: Path) -> list[Job]:
     example = "s01s02/01/001/skeleton_pos.txt"
     found = find(path, r"(s\d+s\d+)/(\d+)/(\d+)/skeleton_pos\.txt", f"files such as {example}")
     return [
-        Job(file, f"{m[1]}_{m[2]}_{m[3]}", partial(sbu._clip, file, m[1].lower(), int(m[2]), m[3])) for file, m in found
+        Job(file, f"{m[1]}_{m[2]}_{m[3]}", partial(_one, sbu._clip, file, m[1].lower(), int(m[2]), m[3]))
+        for file, m in found
     ]
 
 
@@ -157,7 +168,7 @@ def _utkinect_jobs(path: Path) -> list[Job]:
         Job(
             file,
             f"s{s:02d}_e{e:02d}",
-            partial(utkinect._recording, file, s, e, labels.get((s, e), ())),
+            partial(_pieces, utkinect._recording, file, s, e, labels.get((s, e), ())),
             beside=(chosen,),
         )
         for file, s, e in takes
@@ -174,9 +185,27 @@ def _msrc12_jobs(path: Path) -> list[Job]:
         csv, tags = pair.get("csv"), pair.get("tagstream")
         lacking = "" if csv and tags else f"it has no {'.tagstream' if csv else '.csv'}"
         file, *beside = pair.values()
-        read = partial(msrc12._recording, name, csv or file, tags or file)
+        read = partial(_pieces, msrc12._recording, name, csv or file, tags or file)
         jobs.append(Job(file, name, read, lacking, tuple(beside)))
     return jobs
+
+
+def _ntu_jobs(data: str, path: Path) -> list[Job]:
+    jobs = [Job(file, name, partial(_one, ntu.clip_of, file, name, data)) for file, name in ntu.found(data, path)]
+    return leave_out(jobs, ntu.missing_in(path), MISSING)
+
+
+def _pku_jobs(data: str, path: Path) -> list[Job]:
+    jobs = []
+    for video, file, labels in pku_mmd.found(data, path):
+        read = partial(pku_mmd.clips_of, data, video, file, labels or file)
+        beside = (labels,) if labels else ()
+        jobs.append(Job(file, video, read, "" if labels else "it has no label file", beside))
+    return jobs
+
+
+def _by_name(place: Callable[[str], tuple[int, int, int]]) -> Callable[[Clip], tuple[int, int, int]]:
+    return lambda clip: place(clip.name)
 
 
 SETS: dict[str, DataSet] = {
@@ -199,4 +228,16 @@ SETS: dict[str, DataSet] = {
     ),
     "msrc12": DataSet(KINECT_V1_20, msrc12.LABELS, 1, MSRC12_FPS, _msrc12_jobs, _subject),
     "sbu": DataSet(OPENNI_15, sbu.LABELS, sbu.BODIES, sbu.FPS, _sbu_jobs, _subject),
+    **{
+        data: DataSet(
+            KINECT_V2_25, ntu.LABELS[data], ntu.BODIES, ntu.FPS, partial(_ntu_jobs, data), _by_name(ntu.place)
+        )
+        for data in ntu.ACTIONS
+    },
+    **{
+        data: DataSet(
+            KINECT_V2_25, pku_mmd.LABELS, pku_mmd.BODIES, pku_mmd.FPS, partial(_pku_jobs, data), _by_name(pku_mmd.place)
+        )
+        for data in pku_mmd.VIDEOS
+    },
 }  # fmt: skip
