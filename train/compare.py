@@ -28,8 +28,7 @@ HOW = """accuracy: of the last weights, mean ± sample deviation over seeds; 95 
 best: accuracy of the best weights on the clips that chose them; where those are the test's, it is optimistic
 against: difference in points, each seed with the baseline's same seed, mean ± sample deviation
 McNemar: clips that only the baseline : only this group answers rightly, added over those pairs of seeds
-p: of McNemar's exact two-sided test; with several seeds the same clips count again, so it comes out too small, and
---json has each pair's own"""
+p: McNemar's exact two-sided test; too small where seeds repeat the clips (--json has each pair's own)"""
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ def report(found: Group, against: Contrast | None) -> dict[str, Any]:
     return content
 
 
+FIGURES = 7  # columns of HEADER about the group alone
 HEADER = ("group", "seeds", "accuracy", "95 %", "mean of classes", "best", "clips/s", "against", "McNemar", "p")
 
 
@@ -141,6 +141,19 @@ def markdown(rows: Sequence[dict[str, Any]], varying: Sequence[str], title: str)
     return "\n".join([*text, *(f"* {line}" for line in (*_lines(rows, varying), *HOW.splitlines()))]) + "\n"
 
 
+def _print(rows: Sequence[dict[str, Any]], varying: Sequence[str], title: str, console: Console) -> None:
+    """The table for people, in two that fit a terminal: the groups, and what each is against its baseline."""
+    lines = [cells(row, varying) for row in rows]
+    first, second = Table(*HEADER[:FIGURES], title=title), Table(HEADER[0], *HEADER[FIGURES:])
+    for line, row in zip(lines, rows, strict=True):
+        first.add_row(*line[:FIGURES])
+        if row["against"] is not None:
+            second.add_row(line[0], *line[FIGURES:])
+    console.print(first)
+    if second.row_count:
+        console.print(second)
+
+
 def _warn(
     groups: Sequence[Group], candidates: Sequence[Group], rows: Sequence[dict[str, Any]], console: Console
 ) -> None:
@@ -175,10 +188,7 @@ def run(config: Config, console: Console) -> int:
         write_json(config.json, {"how": HOW.splitlines(), "groups": rows})
     if config.markdown:
         write_text(config.markdown, markdown(rows, varying, title))
-    table = Table(*HEADER, title=title)
-    for row in rows:
-        table.add_row(*cells(row, varying))
-    console.print(table)
+    _print(rows, varying, title, console)
     console.print("\n".join([*_lines(rows, varying), HOW]), markup=False, soft_wrap=True)
     return 0
 

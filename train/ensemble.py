@@ -89,8 +89,11 @@ def result_of(runs: Sequence[Run], weights: Sequence[float], scores: Scores) -> 
 
 
 def _shared(values: list[Any]) -> Any:
-    """The value that all have, or all of them as one text."""
-    return values[0] if all(value == values[0] for value in values) else " & ".join(map(str, values))
+    """The value that all have, or all of them that say something as one text."""
+    different = list(dict.fromkeys(values))
+    return (
+        values[0] if len(different) == 1 else " & ".join(str(value) for value in different if value not in (None, ""))
+    )
 
 
 def _table(runs: Sequence[Run], weights: Sequence[float], scores: Scores) -> Table:

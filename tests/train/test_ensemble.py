@@ -107,3 +107,14 @@ def test_a_trained_runs_folder_is_not_written_over(folders, monkeypatch, capsys)
     assert call(monkeypatch, *folders, "--out", folders[0]) == 2
     assert (folders[0] / "scores.npz").read_bytes() == before
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_runs_of_several_seeds_and_methods_are_named_together(tmp_path):
+    made = [(0, "ce", None), (1, "pcle", "ViT-B-32")]
+    runs = [
+        load_run(write_run(tmp_path / method, [0, 1], [0, 1], seed=seed, method=method, encoder=encoder))
+        for seed, method, encoder in made
+    ]
+    found = ensemble.result_of(runs, (1, 1), ensemble.add_up(runs, (1, 1)))
+    assert (found["seed"], found["method"], found["encoder"]) == ("0 & 1", "ce & pcle", "ViT-B-32")
+    assert (found["backbone"], found["stream"]) == ("ctrgcn", "joint & joint")
