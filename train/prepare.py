@@ -188,9 +188,8 @@ def prepare(config: Config, console: Console) -> None:
         raise UsageError(_told(faults))
     seconds, read = time.monotonic() - started, sum(not job.skip for task in left for job in task.jobs)
     data = SETS[config.data]
-    content = write(
-        config.folder, config.data, data.layout, data.classes, data.fps, [task.path for task in tasks], lists
-    )
+    parts = [task.path for task in tasks]
+    content = write(config.folder, config.data, data.layout, data.classes, data.bodies, data.fps, parts, lists)
     shutil.rmtree(config.folder / PARTS)
     shown = (
         f"{config.folder}: {content['clips']} clips, {content['rows']} frames, {len(content['skipped'])} skipped; "

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def key_of(path: Path) -> str | None:
 
 
 def write(
-    folder: Path, data: str, layout: Layout, classes: Sequence[str], fps: float, parts: Sequence[Path],
+    folder: Path, data: str, layout: Layout, classes: Sequence[str], bodies: int, fps: float, parts: Sequence[Path],
     lists: Lists | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Puts parts (files of `Part.save`) together in their order; returns what prepared.json says.
@@ -99,7 +100,7 @@ def write(
         raise UsageError(f"no clip is left of {data}; give the folder that holds its published files")
     if counts.max() > 1:
         raise UsageError(f"{data}: two files give clip {names[counts.argmax()]}; keep one copy of each published file")
-    rows, bodies = int(index["frames"].sum(dtype=np.int64)), pieces[0]["joints"][1]
+    rows = int(index["frames"].sum(dtype=np.int64))
     starts = np.cumsum(index["frames"], dtype=np.int64) - index["frames"]
     (folder / "prepared.json").unlink(missing_ok=True)
     _write_joints(folder / "joints.npy", (rows, bodies, len(layout), 3), parts)
@@ -125,22 +126,20 @@ def write(
     return content
 
 
-def _part(path: Path) -> Any:
+@contextmanager
+def _part(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(path, allow_pickle=False) as content:
+            yield content
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is damaged ({error}); delete it and run the same command again") from error
 
 
 def _numbers(path: Path) -> dict[str, Any]:
-    """The index rows of a part, what it skipped, and the shape of its joints, which are not read."""
+    """The index rows of a part and what it skipped; its joints are not read."""
     with _part(path) as content:
-        found = {key: content[key].astype(kind) for key, kind in NUMBERS.items()}
-        with content.zip.open("joints.npy") as file:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape = header(file)[0]
-        return {**found, "name": content["name"], "skipped": json.loads(str(content["skipped"])), "joints": shape}
+        numbers = {key: content[key].astype(kind) for key, kind in NUMBERS.items()}
+        return {**numbers, "name": content["name"], "skipped": json.loads(str(content["skipped"]))}
 
 
 def _write_joints(path: Path, shape: tuple[int, ...], parts: Sequence[Path]) -> None:
@@ -148,11 +147,8 @@ def _write_joints(path: Path, shape: tuple[int, ...], parts: Sequence[Path]) -> 
     joints = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     row = 0
     for part in parts:
-        try:
-            with _part(part) as content:
-                piece = content["joints"]
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{part} is damaged ({error}); delete it and run the same command again") from error
+        with _part(part) as content:
+            piece = content["joints"]
         joints[row : row + len(piece)] = piece
         row += len(piece)
     joints.flush()
