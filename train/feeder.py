@@ -99,7 +99,7 @@ class Feeder:
         if generator is not None:
             chosen = (self._draw(generator, len(picked), self.frames) * length[:, None]).long().sort(dim=1).values
         else:
-            chosen = (torch.linspace(0, 1, self.frames, device=length.device) * (length[:, None] - 1)).long()
+            chosen = torch.arange(self.frames, device=length.device) * (length[:, None] - 1) // max(self.frames - 1, 1)
         return whole[torch.arange(len(picked), device=length.device)[:, None], chosen]
 
     def _ntu(self, picked: Tensor, generator: torch.Generator | None) -> Tensor:
