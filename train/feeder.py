@@ -65,6 +65,10 @@ class Feeder:
         self.layout, self.frames, self.streams = data.layout, frames, streams
         self.joints = torch.from_numpy(np.array(data.joints)).to(device)  # (R, M, V, 3)
         self.start, self.length = (torch.from_numpy(a.astype(np.int64)).to(device) for a in (data.start, data.frames))
+        shown = np.flatnonzero((np.asarray(data.joints[:, 0]) != 0).any(axis=(1, 2)))  # rows that show the first body
+        after = np.append(shown, len(data.joints))[np.searchsorted(shown, data.start)]
+        appears = np.where(after < data.start + data.frames, after, data.start)
+        self.appears = torch.from_numpy(appears.astype(np.int64)).to(device)
         self.centre = data.layout.index("spine") if "spine" in data.layout.joints else data.layout.root
         ucla = data.data == "nw_ucla"
         self._views: Callable[[Tensor, torch.Generator | None], Tensor] = self._ucla if ucla else self._ntu
@@ -103,8 +107,8 @@ class Feeder:
         return whole[torch.arange(len(picked), device=length.device)[:, None], chosen]
 
     def _ntu(self, picked: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A crop of 50 to 100 % (95 % in the middle to test) resized to T frames; spine of the first frame at the
-        origin; a turn of up to 0.3 rad about each axis (train). An absent body stays zeros.
+        """A crop of 50 to 100 % (95 % in the middle to test) resized to T frames; spine of the first frame that shows
+        the first body at the origin; a turn of up to 0.3 rad about each axis (train). An absent body stays zeros.
         """
         length, n = self.length[picked].float(), len(picked)
         if generator is not None:
@@ -122,10 +126,12 @@ class Feeder:
             self.joints[start + low.long()],
             self.joints[start + (low + 1).minimum(size[:, None] - 1).long()],
         )
-        origin = self.joints[self.start[picked]][:, None, :1, self.centre : self.centre + 1]
+        origin = self.joints[self.appears[picked]][:, None, :1, self.centre : self.centre + 1]
+        before, after = (
+            torch.where((x != 0).flatten(3).any(dim=3)[..., None, None], x - origin, 0.0) for x in (before, after)
+        )
         part = (at - low)[:, :, None, None, None]
         out = before * (1 - part) + after * part
-        out = torch.where((out != 0).flatten(3).any(dim=3)[..., None, None], out - origin, 0.0)
         if generator is not None:
             angles = (2 * self._draw(generator, n, 3) - 1) * TURN
             out = out @ turn(angles).transpose(1, 2)[:, None, None]
