@@ -25,7 +25,7 @@ from train.texts import FixedTexts, LearnedTexts, class_text, draw_texts
 PARTS: Mapping[str, tuple[str, ...]] = {  # GAP's four groups, by the words in joints' names
     "head": ("head", "neck", "shoulder_center", "nose", "eye", "ear", "mouth"),
     "arms": ("left_shoulder", "right_shoulder", "elbow", "wrist", "hand", "tip", "thumb"),
-    "torso": ("hip", "spine"),
+    "torso": ("hip", "spine", "neck"),
     "legs": ("left_hip", "right_hip", "knee", "ankle", "foot"),
 }
 TEXTS_DRAWN = 2  # texts a clip and step where a class has several (PCKE)
