@@ -94,7 +94,10 @@ def class_text(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def draw_texts(features: Tensor, mask: Tensor, label: Tensor, count: int) -> Tensor:
-    """`count` texts of each label (N,), drawn evenly from its class's, with repeats: (count * N, D), draw by draw."""
+    """`count` texts of each label (N,), drawn evenly from its class's, with repeats: (count * N, D), draw by draw.
+
+    Where classes have one text each there is nothing to draw: (N, D).
+    """
     if features.shape[1] == 1:
         return features[label, 0]
     chance = mask[label].float()
