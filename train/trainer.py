@@ -87,7 +87,9 @@ class Trainer:
             network.backbone.compile()
         self.whole: nn.Module = self.method
         if ranks.world > 1:
-            self.whole = DistributedDataParallel(self.method, find_unused_parameters=config.refresh_text > 1)
+            weights = (config.contrast, config.rank_before, config.rank_after, config.post)
+            idle = config.refresh_text > 1 or 0 in weights  # parameters that a step, or the whole run, does not use
+            self.whole = DistributedDataParallel(self.method, find_unused_parameters=idle)
         self.autocast = autocast(config.precision, device)
         self.done = 0
 
