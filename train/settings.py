@@ -170,6 +170,9 @@ def check(config: Config) -> None:
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"{_flag(name)} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
+    for name in ("dropout", "attention_dropout", "smoothing"):
+        if getattr(config, name) >= 1:
+            raise UsageError(f"{_flag(name)} must be a share in [0, 1), got {getattr(config, name)}")
     if config.window < 0:
         raise UsageError(f"--window must be at least 1, got {config.window}")
     if not 0 <= config.validation < 1:
