@@ -123,19 +123,20 @@ class Log:
         row: dict[str, Any] = {"epoch": number + 1, **trainer.row, "clips_per_s": pace}
         if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
             row |= held_out(trainer)
-        self._keep(row)
+        self._keep_best(row)
         row["seconds"] = time.monotonic() - self.started
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        trainer.save("last")  # after its row: one that a crash leaves without weights is dropped, never the reverse
         for name, value in row.items():
             self.writer.add_scalar(name, value, number + 1)
         left = row["seconds"] / (number + 1 - self.first) * (config.epochs - number - 1)
         shown = {k: v for k, v in row.items() if k in ("epoch", "loss", "train_accuracy") or k.startswith("accuracy/")}
         self.console.print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()) + f"  (about {left / 60:.0f} min left)")
 
-    def _keep(self, row: dict[str, Any]) -> None:
-        """Writes the last weights, and the best where this epoch's are; says in best.json what chose them."""
+    def _keep_best(self, row: dict[str, Any]) -> None:
+        """Writes the weights as the best where this epoch's are; says in best.json what chose them."""
         scored = {k: v for k, v in row.items() if k in ("accuracy/validation", "accuracy/test")}
         for name, value in scored.items():
             if value > self.best:
@@ -143,7 +144,6 @@ class Log:
                 self.trainer.save("best")
                 chosen = {"epoch": row["epoch"], "accuracy": value, "chosen_by": name.partition("/")[2]}
                 checkpoint.write_json(self.config.out / "best.json", chosen)
-        self.trainer.save("last")
 
     def close(self) -> None:
         """Ends the curves."""
