@@ -26,8 +26,8 @@ CHOICES = {
     "best_on": ("validation", "test", "none"),
 }
 _NOT_NEGATIVE = (
-    *("contrast", "rank_before", "rank_after", "post", "distil", "margin", "gap_sharpness", "smoothing", "strength"),
-    *("weight_decay", "lr", "interaction_lr", "context_lr", "dropout", "attention_dropout", "tune_text", "warm_up"),
+    *("contrast", "rank_before", "rank_after", "post", "distil", "margin", "gap_sharpness", "strength"),
+    *("weight_decay", "lr", "interaction_lr", "context_lr", "tune_text", "warm_up"),
 )
 _FROM_ONE = ("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts",
              "refresh_text", "hardest")  # fmt: skip
@@ -164,19 +164,17 @@ def check(config: Config) -> None:
     for name in _FROM_ONE:
         if getattr(config, name) < 1:
             raise UsageError(f"{_flag(name)} must be at least 1, got {getattr(config, name)}")
+    for name in ("validation", "dropout", "attention_dropout", "smoothing"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"{_flag(name)} must be a share in [0, 1), got {getattr(config, name)}")
     for name in _NOT_NEGATIVE:
         if not 0 <= getattr(config, name) < math.inf:
             raise UsageError(f"{_flag(name)} must be a number from 0 on, got {getattr(config, name)}")
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"{_flag(name)} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
-    for name in ("dropout", "attention_dropout", "smoothing"):
-        if getattr(config, name) >= 1:
-            raise UsageError(f"{_flag(name)} must be a share in [0, 1), got {getattr(config, name)}")
     if config.window < 0:
         raise UsageError(f"--window must be at least 1, got {config.window}")
-    if not 0 <= config.validation < 1:
-        raise UsageError(f"--validation must be a share in [0, 1), got {config.validation}")
     unfit = [width for width in config.widths if width < 1 or width % 4 or width % config.groups]
     if unfit or not config.widths:
         raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
