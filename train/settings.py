@@ -27,7 +27,7 @@ CHOICES = {
 }
 _NOT_NEGATIVE = (
     *("contrast", "rank_before", "rank_after", "post", "distil", "margin", "gap_sharpness", "strength"),
-    *("weight_decay", "lr", "interaction_lr", "context_lr", "tune_text", "warm_up"),
+    *("weight_decay", "lr", "interaction_lr", "context_lr", "tune_text", "warm_up", "window"),
 )
 _FROM_ONE = ("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts",
              "refresh_text", "hardest")  # fmt: skip
@@ -173,8 +173,6 @@ def check(config: Config) -> None:
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"{_flag(name)} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
-    if config.window < 0:
-        raise UsageError(f"--window must be at least 1, got {config.window}")
     unfit = [width for width in config.widths if width < 1 or width % 4 or width % config.groups]
     if unfit or not config.widths:
         raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
