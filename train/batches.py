@@ -30,7 +30,7 @@ from train.synthesis import synthetic_recordings
 from train.vocabulary import CLASSES
 
 LIVE_STREAMS = ("joint", "bone", "motion")
-USUAL_SPLIT = {"nw_ucla": "xview"}  # xsub for every other set
+USUAL_SPLIT = {"nw_ucla": "xview", "sbu": "fold1"}  # xsub for every other set
 TEST_BATCH = 256
 
 
