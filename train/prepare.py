@@ -36,7 +36,7 @@ EXAMPLES = """examples:
   python -m train.prepare pku_mmd1 PKUMMD prepared/pku_mmd1 --split-file cross-subject.txt cross-view.txt
 """
 PARTS = ".parts"
-FILES_A_PART = 200
+FILES_A_PART = 100
 FAULTS_SHOWN = 20
 FORM = 1  # what a part holds for the same files; a higher number has them read again
 

@@ -321,8 +321,8 @@ def until(condition, seconds=60):
 def many(tmp_path_factory):
     """Files for many parts, and what preparing them uninterrupted gives."""
     folder = tmp_path_factory.mktemp("many")
-    for number in range(2400):
-        name = f"S{number // 800 + 1:03d}C{number % 3 + 1:03d}P{number % 40 + 1:03d}R001A{number // 40 % 60 + 1:03d}"
+    for number in range(1200):
+        name = f"S{number // 400 + 1:03d}C{number % 3 + 1:03d}P{number % 40 + 1:03d}R001A{number // 40 % 60 + 1:03d}"
         write_ntu(folder / "src", name, frames=4)
     assert run("ntu60", folder / "src", folder / "whole", "--workers", 1) == 0
     return folder
