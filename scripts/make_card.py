@@ -19,6 +19,7 @@ from train.data.clip import Recording
 from train.data.files import text_of
 from train.evaluate import evaluate
 from train.sources import of_subjects, parse_held_out, parse_sources
+from train.statistics import discordant, mcnemar
 from train.vocabulary import ACTIONS
 
 EXAMPLES = """examples:
@@ -46,6 +47,8 @@ class Config:
     """The subjects that its training did not see, as NAME:S1,S2."""
     notes: Path
     """Markdown to put below the figures: data and terms, what it has never seen."""
+    against: Path | None = None
+    """Another bundle to compare with on the same clips, such as the one before."""
     out: Path = Path("MODEL_CARD.md")
     """Where the card goes."""
     json: Path | None = None
@@ -53,7 +56,11 @@ class Config:
 
 
 def reports(config: Config, bundle: Bundle, console: Console) -> Found:
-    """The report of each set on its held-out subjects. UsageError where a set has none named, or lacks one of them."""
+    """The report of each set on its held-out subjects, with the other bundle's answers where one is named.
+
+    UsageError where a set has no subjects named, or lacks one of them.
+    """
+    other = load_bundle(config.against) if config.against else None
     sources = parse_sources(config.data)
     held = parse_held_out(config.held_out, [source.name for source in sources])
     for source in sources:
@@ -63,6 +70,8 @@ def reports(config: Config, bundle: Bundle, console: Console) -> Found:
     for source in sources:
         items, _ = of_subjects(source.name, list(read(source.name, source.path)), held[source.name])
         report = evaluate(bundle, source.name, items)
+        if other is not None:
+            report["against"] = evaluate(other, source.name, items, events=False)["right"]
         report["subjects"] = sorted({str(item.subject) for item in items}, key=lambda name: (len(name), name))
         report["seconds"] = sum(
             float(item.times_ns[-1] - item.times_ns[0]) * 1e-9 for item in items if isinstance(item, Recording)
@@ -79,11 +88,18 @@ def _half_width(share: float, count: int) -> float:
 
 def _opening(bundle: Bundle) -> list[str]:
     """What the bundle is."""
+    how = ""
+    if bundle.text:
+        how = (
+            f"Trained as {bundle.training['method'].upper()} with texts of {bundle.text['encoder']}; its answers come "
+        )
+        how += f"from its {bundle.training['head']} head."
     return [
         f"# {bundle.name}",
         "",
         f'Made {bundle.created[:10]}. {len(bundle.actions)} actions and "nothing" from windows of {bundle.window} '
         f"frames at {bundle.fps:g} a second, joints {bundle.layout.name}, streams {', '.join(bundle.streams)}.",
+        *([how] if how else []),
         "",
     ]
 
@@ -103,6 +119,28 @@ def _clip_table(found: Found) -> list[str]:
         lines.append(
             f"| {name} | {', '.join(r['subjects'])} | {r['clips']} | {r['accuracy']:.1%} "
             f"± {_half_width(r['accuracy'], r['clips']):.0f} | {r['mean_class_accuracy']:.1%} | {r['coverage']:.0%} |"
+        )
+    return [*lines, ""]
+
+
+def comparison(found: Found, other: Bundle) -> list[str]:
+    """The other bundle on the same clips, set by set and pooled, with McNemar's exact test."""
+    lines = [
+        f"Beside {other.name} on the same clips (only one of the two right; exact two-sided McNemar test):",
+        "",
+        f"| set | clips | {other.name} | this one | only {other.name} right | only this one | p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    pairs = {name: (np.array(r["right"], bool), np.array(r["against"], bool)) for name, r in found.items()}
+    pairs["all together"] = (
+        np.concatenate([mine for mine, _ in pairs.values()]),
+        np.concatenate([theirs for _, theirs in pairs.values()]),
+    )
+    for name, (mine, theirs) in pairs.items():
+        ours, its = discordant(mine, theirs)
+        lines.append(
+            f"| {name} | {len(mine)} | {theirs.mean():.1%} | {mine.mean():.1%} | {its} | {ours} "
+            f"| {mcnemar(ours, its):.2f} |"
         )
     return [*lines, ""]
 
@@ -149,9 +187,10 @@ def _confusions(found: Found) -> list[str]:
     return [*lines, ""]
 
 
-def card(bundle: Bundle, found: Found, notes: str) -> str:
-    """The card's Markdown."""
-    lines = _opening(bundle) + _clip_table(found) + _event_table(found) + _class_table(bundle, found)
+def card(bundle: Bundle, found: Found, notes: str, other: Bundle | None = None) -> str:
+    """The card's Markdown; with a comparison where the reports hold another bundle's answers."""
+    lines = _opening(bundle) + _clip_table(found) + (comparison(found, other) if other else [])
+    lines += _event_table(found) + _class_table(bundle, found)
     return "\n".join(lines + _confusions(found)) + "\n" + notes
 
 
@@ -161,7 +200,8 @@ def run(config: Config, console: Console) -> int:
     check_writable(config.out)
     check_writable(config.json)
     found = reports(config, bundle, console)
-    write_text(config.out, card(bundle, found, notes))
+    other = load_bundle(config.against) if config.against else None
+    write_text(config.out, card(bundle, found, notes, other))
     if config.json:
         write_json(config.json, found)
     console.print(f"wrote {config.out}")

@@ -147,6 +147,7 @@ def clip_report(data: str, scored: list[tuple[str, str, str]], classes: Sequence
         "coverage": len(pairs) / max(len(scored), 1),
         "accuracy": accuracy(table),
         "mean_class_accuracy": mean_class_accuracy(table),
+        "right": [true == answer for true, answer in pairs],  # clip by clip, to pair with another bundle's
         "per_class": {
             classes[k]: {"clips": int(table[k].sum()), "accuracy": float(each[k])}
             for k in np.flatnonzero(table.sum(axis=1))

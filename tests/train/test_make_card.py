@@ -57,6 +57,17 @@ def test_slips_are_said_before_scoring(flags, monkeypatch, capsys, flag, value, 
 
 
 def test_a_set_without_held_out_subjects_is_refused(flags, tmp_path):
-    config = SimpleNamespace(data=(flags["--data"],), held_out=())
+    config = SimpleNamespace(data=(flags["--data"],), held_out=(), against=None)
     with pytest.raises(module.UsageError, match="add --held-out nw_ucla"):
         module.reports(config, None, None)
+
+
+def test_two_bundles_are_compared_clip_by_clip():
+    found = {
+        "a": {"right": [True, True, True, False], "against": [True, False, False, True]},
+        "b": {"right": [True] * 6, "against": [False] * 6},
+    }
+    lines = module.comparison(found, SimpleNamespace(name="before"))
+    assert "| a | 4 | 50.0% | 75.0% | 1 | 2 | 1.00 |" in lines
+    assert "| b | 6 | 0.0% | 100.0% | 0 | 6 | 0.03 |" in lines
+    assert "| all together | 10 | 20.0% | 90.0% | 1 | 8 | 0.04 |" in lines
