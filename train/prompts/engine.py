@@ -93,7 +93,7 @@ class Endpoint:
         for left in range(self._tries - 1, -1, -1):
             try:
                 with self._opener.open(request, timeout=self._timeout_s) as response:
-                    return self._content(response.read(ANSWER_BYTES + 1))
+                    return self._content(_whole(response))
             except urllib.error.HTTPError as error:
                 with error:
                     trouble = self._refusal(error)
@@ -213,6 +213,14 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **more: Any) -> None:
         return None
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """The body, of which a piece too long is enough; IncompleteRead where the server hung up within it."""
+    body = response.read(ANSWER_BYTES + 1)
+    if response.length and len(body) <= ANSWER_BYTES:  # reading up to a size, http.client lets that pass
+        raise http.client.IncompleteRead(body, response.length)
+    return body
 
 
 def _address(url: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from train.prompts import PARTS, ClassText, Prompts
 from train.prompts.traps import TRAPS
@@ -173,8 +174,10 @@ def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") else word
 
 
-def _forms(word: str) -> set[str]:
+@cache
+def _forms(word: str) -> frozenset[str]:
     """A word and its endings, those that English does not have among them: none of them is another word here."""
     stem = word[:-1] if word.endswith("e") else word
     stems = {stem, stem + stem[-1]}
-    return {word, word + "s", word + "es", word + "d"} | {one + end for one in stems for end in ("ing", "ed", "er")}
+    whole = (word, word + "s", word + "es", word + "d")
+    return frozenset((*whole, *(one + end for one in stems for end in ("ing", "ed", "er"))))
