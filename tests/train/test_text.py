@@ -288,7 +288,7 @@ class TestClipWeights:
 
             text_clip.load("tiny", tmp_path / "none.safetensors")
 
-    @pytest.mark.parametrize(("name", "width"), zip(ENCODERS[1:], (512, 512, 768, 768), strict=True))
+    @pytest.mark.parametrize(("name", "width"), list(zip(ENCODERS[1:], (512, 512, 768, 768), strict=True)))
     def test_the_names_are_openai_models_of_these_widths(self, name: str, width: int):
         import open_clip
 
