@@ -10,6 +10,8 @@ from train.prompts import questions
 from train.prompts.local import LocalModel
 from train.prompts.questions import AnswerError
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to import
+
 ANSWER = "1. waving one hand 2. greeting"
 
 
