@@ -45,8 +45,19 @@ class GraphConv(nn.Module):
         n, v = len(x), x.shape[2]
         taker, giver = self.relate(x.mean(dim=3)).chunk(2, dim=1)  # (N, 3R, V) each; the mean commutes with it
         relation = torch.tanh(taker.unsqueeze(2) - giver.unsqueeze(3))  # (N, 3R, V giving, V taking)
-        lifted = self.lift(relation.flatten(2)).view(n, SUBSETS, -1, v, v)
-        return torch.addcmul(self.topology.mT.unsqueeze(1), lifted, self.strength).transpose(1, 2)
+        relation = relation.view(n, SUBSETS, -1, v * v)
+        # The shared topology and the bias join as two more relations, so that one product makes all of equation 5.
+        shared = self.topology.mT.reshape(1, SUBSETS, 1, v * v).to(relation.dtype).expand(n, -1, -1, -1)
+        relation = torch.cat([relation, torch.ones_like(shared), shared], dim=2)  # (N, 3, R + 2, V * V)
+        lifted = self._weights(n) @ relation  # (N, 3, C', V * V)
+        return lifted.view(n, SUBSETS, -1, v, v).transpose(1, 2)
+
+    def _weights(self, n: int) -> Tensor:
+        """Weights (N, 3, C', R + 2) of the relations, of the bias and of the shared topology."""
+        assert self.lift.bias is not None
+        weight = torch.cat([self.lift.weight.squeeze(2), self.lift.bias.unsqueeze(1)], dim=1) * self.strength
+        weight = torch.cat([weight, torch.ones_like(weight[:, :1])], dim=1)
+        return weight.unflatten(0, (1, SUBSETS, -1)).expand(n, -1, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, v, t = x.shape
@@ -73,11 +84,10 @@ class TemporalConv(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)
-        near, far, pool = self.reduced(x[:, : 3 * self.quarter]).relu_().chunk(3, dim=1)
+        x, plain = self.reduce(x).split([3 * self.quarter, self.quarter], dim=1)
+        near, far, pool = self.reduced(x).relu_().chunk(3, dim=1)
         pool = functional.max_pool2d(pool, (1, 3), (1, self.stride), (0, 1))
-        plain = x[:, 3 * self.quarter :, :, :: self.stride]
-        return self.norm(torch.cat([self.near(near), self.far(far), pool, plain], dim=1))
+        return self.norm(torch.cat([self.near(near), self.far(far), pool, plain[..., :: self.stride]], dim=1))
 
 
 class Block(nn.Module):
