@@ -1,11 +1,12 @@
 """Where training's batches come from: live windows of pooled sets, or the clips of one prepared set.
 
-Both give (x (N, C, T, V, M), target (N, K)) on the device, and both make a batch from the run's seed, the epoch and
-the step alone: a resumed run, and one on several devices, sees the same global batches as an uninterrupted one on one.
+Both give (x (N, C, T, V, M), target (N, K)) on the device, and both make an epoch's batches from the run's seed and
+the epoch alone: a resumed run, and one on several devices, sees the same global batches as an uninterrupted one on one.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,6 +45,7 @@ class LiveBatches:
         self.config, self.device = config, device
         self.streams = config.streams or LIVE_STREAMS
         self.channels, self.frames = channels(self.streams), config.window or 64
+        self.fps = config.fps
         self.pool, self.held = load_pool(config, console)
         self.chances = weights(self.pool, parse_shares(config.share))
         self.steps = config.draws // config.batch
@@ -79,14 +81,23 @@ def load_pool(config: Config, console: Console) -> tuple[Pool, list[Source]]:
     return pool, kept
 
 
+def _set_aside(names: np.ndarray, share: float) -> np.ndarray:
+    """Mask (N,) of about this share of clips to validate on; the views of one performance stay together."""
+    scenes = np.array([re.sub(r"C\d{3}|_v\d+$|-[LMR]", "", str(name)) for name in names])
+    each = np.unique(scenes)
+    chosen = np.random.default_rng(len(each)).permutation(each)[: round(share * len(each))]
+    return np.isin(scenes, chosen)
+
+
 class PreparedBatches:
     """The clips of one prepared set by its published protocol; they lie on the device, and so is the work on them."""
 
     def __init__(self, config: Config, device: torch.device, console: Console) -> None:
         assert config.prepared is not None
-        prepared = load(config.prepared)
+        prepared = load(config.prepared, verify=not config.resume)
         self.config, self.device = config, device
         self.data, self.layout, self.classes = prepared.data, prepared.layout, prepared.classes
+        self.fps = prepared.fps
         self.split = config.split or USUAL_SPLIT.get(self.data, "xsub")
         self.frames = config.window or FRAMES.get(self.data, 64)
         full = config.backbone in ("ctrgcn", "stgcn")
@@ -95,7 +106,7 @@ class PreparedBatches:
         self.feeder = Feeder(prepared, self.frames, self.streams, device)
         self.names, self.labels = np.asarray(prepared.name), prepared.label.astype(np.int64)
         train, test = (np.flatnonzero(mask) for mask in split(prepared, self.split))
-        kept = np.random.default_rng(20_261_121).permutation(len(train)) < round(config.validation * len(train))
+        kept = _set_aside(self.names[train], config.validation)
         self.train, self.validation, self.test = train[~kept], train[kept], test
         self.steps = max(len(self.train) * config.repeat // config.batch, 1)
         if not len(self.train) or not len(test):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from realtime.errors import BundleError
 from realtime.skeleton import LAYOUTS, Layout
 from train import backbones, checkpoint, prompts
 from train.graphnet import GraphNet
@@ -48,9 +49,12 @@ class Trained:
 def load_network(path: Path) -> Trained:
     """Opens a checkpoint of train.fit; BundleError where it is missing or broken."""
     tensors, content = checkpoint.load(path)
-    network = recogniser(content["model"])
     kept = "average.recogniser."
-    network.load_state_dict({k[len(kept) :]: v for k, v in tensors.items() if k.startswith(kept)})
+    try:
+        network = recogniser(content["model"])
+        network.load_state_dict({k[len(kept) :]: v for k, v in tensors.items() if k.startswith(kept)})
+    except (KeyError, RuntimeError) as error:
+        raise BundleError(f"{path} is of another version of train.fit ({error}); train anew") from error
     scale = tensors["average.before.log"].exp().clamp_max(100.0) if "average.before.log" in tensors else torch.ones(())
     if "average.log_scale" in tensors:  # GAP's, of the whole body
         scale = tensors["average.log_scale"][0]
@@ -86,6 +90,7 @@ def method(
         config.context_position,
         config.tune_text,
         config.refresh_text,
+        config.context_from,
     )
     return SkeletonLanguage(network, learned, places, config)
 

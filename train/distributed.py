@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -41,7 +42,8 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The others wait while the first rank scores and writes; a large set takes longer than the usual ten minutes.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local)
     finally:
@@ -50,6 +52,8 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
 
 def gather(rows: Tensor) -> Tensor:
     """The rows of all ranks, in order of rank; gradients flow back to the rank that each came from.
+
+    What a rank does on its own rows stays its own: dropout, the texts it draws and, on the CPU, batch statistics.
 
     Every rank computes the same loss of all rows, so its gradient reaches a row once from each rank; the mean over
     ranks that DistributedDataParallel takes makes that the gradient of the one global loss.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from realtime.command import run_command
-from realtime.errors import UsageError
+from realtime.errors import BundleError, UsageError
 from train import checkpoint
 from train.batches import LiveBatches, PreparedBatches
 from train.device import pick_device
@@ -36,15 +37,30 @@ def _settings(config: Config) -> Config:
     """The settings to train with, checked: a resumed run's own, which stays on its device unless told otherwise."""
     last = config.out / "last.safetensors"
     if config.resume:
-        _, content = checkpoint.load(last)
-        kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
-        kept |= {k: config.out.__class__(kept[k]) for k in ("prepared", "text_weights") if kept.get(k)}
-        device = kept.get("device", "cpu") if config.device == "auto" else config.device
-        config = Config(**{**kept, "out": config.out, "resume": True, "device": device})
+        config = _resumed(config, checkpoint.load(last)[1])
     elif last.exists():
         raise UsageError(f"{config.out} already holds a run; add --resume to continue it, or choose another --out")
     check(config)
     return replace(config, device="cuda" if pick_device(config.device).type == "cuda" else "cpu")
+
+
+def _resumed(config: Config, content: dict[str, Any]) -> Config:
+    """The settings that a run was started with; only its folder, device and threads may be said anew."""
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
+    kept |= {k: Path(kept[k]) for k in ("prepared", "text_weights") if kept.get(k)}
+    device = kept.get("device", "cpu") if config.device == "auto" else config.device
+    anew = {"out": config.out, "resume": True, "device": device, "threads": config.threads or kept.get("threads", 0)}
+    try:
+        old = Config(**{**kept, **anew})
+    except TypeError as error:
+        raise BundleError(f"{config.out} was begun by another version of train.fit ({error}); train anew") from error
+    changed = [
+        f"--{one.name.replace('_', '-')}" for one in fields(Config)
+        if getattr(config, one.name) not in (one.default, getattr(old, one.name)) and one.name not in anew
+    ]  # fmt: skip
+    if changed:
+        raise UsageError(f"{', '.join(changed)} cannot change in a resumed run; leave out, or choose another --out")
+    return old
 
 
 def fit(config: Config, console: Console) -> None:
@@ -77,7 +93,8 @@ def _fit(config: Config, device: torch.device, here: Ranks, console: Console) ->
     log = Log(trainer, console)
     for number in range(trainer.done, config.epochs):
         log.epoch(number)
-    result = finish(trainer, log.rows)
+    with console.status("testing, drawing figures"):
+        result = finish(trainer, log.rows)
     log.close()
     said = result.get("test", {}).get("accuracy")
     found = result.get("held_out", {}) if said is None else {"test accuracy": said, **result["modes"]}
@@ -155,7 +172,9 @@ def run(config: Config, console: Console) -> int:
     try:
         fit(config, console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; continue with: python -m train.fit --out {config.out} --resume")
+        kept = (config.out / "last.safetensors").exists()
+        how = f"continue with: python -m train.fit --out {config.out} --resume" if kept else "no epoch was finished"
+        console.print(f"interrupted; {how}")
         return 130
     return 0
 

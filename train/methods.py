@@ -154,7 +154,7 @@ class SkeletonLanguage(nn.Module):
             parts["contrast"] = loss.contrastive(gather(skeleton), drawn.flatten(0, 1), every, wanted, scale)
             weights["contrast"] = config.contrast
         if config.rank_before:
-            scores = gather(skeleton @ text.T)
+            scores = gather(loss.cosines(skeleton, text))
             parts["rank_before"] = loss.ranking(scores, every, config.margin, config.hardest)
             weights["rank_before"] = config.rank_before
         if config.interaction:

@@ -48,7 +48,7 @@ def first_body(backbone: nn.Module) -> nn.Module:
     (name, norm), *_ = ((n, m) for n, m in one.named_modules() if isinstance(m, nn.BatchNorm1d))  # the input norm
     assert norm.running_mean is not None and norm.running_var is not None
     size = norm.num_features // 2
-    kept = nn.BatchNorm1d(size).eval()
+    kept = nn.BatchNorm1d(size, device=norm.weight.device).eval()
     with torch.no_grad():
         for own, whole in ((kept.weight, norm.weight), (kept.bias, norm.bias)):
             own.copy_(whole[:size])
@@ -71,7 +71,8 @@ class OneBody(nn.Module):
         self.network = network.eval()
         self.backbone = first_body(network.backbone)
         with torch.no_grad():
-            nobody = network.backbone(torch.zeros(1, channels, frames, joints, 2))[:, 1]
+            empty = torch.zeros(1, channels, frames, joints, 2, device=network.head.weight.device)
+            nobody = network.backbone(empty)[:, 1]
         self.register_buffer("absent", nobody.mean(dim=(2, 3)))  # (1, F)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ class TextHead(nn.Module):
             raise ValueError("a network that was trained without texts has no text head")
         self.network = network
         unit = nn.functional.normalize(text, dim=1)  # (K, D)
-        self.head = nn.Linear(network.project.in_features, len(text))
+        self.head = nn.Linear(network.project.in_features, len(text), device=network.project.weight.device)
         with torch.no_grad():
             self.head.weight.copy_(unit @ network.project.weight)
             self.head.bias.copy_(unit @ network.project.bias)

@@ -42,6 +42,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "hardware": hardware(trainer.device),
+        "cuda": torch.version.cuda,
         "bf16": trainer.autocast._enabled,
         "world": trainer.ranks.world,
         "threads": torch.get_num_threads(),

@@ -27,10 +27,15 @@ CHOICES = {
 }
 _NOT_NEGATIVE = (
     *("contrast", "rank_before", "rank_after", "post", "distil", "margin", "gap_sharpness", "strength"),
-    *("weight_decay", "lr", "interaction_lr", "context_lr", "tune_text", "warm_up", "window"),
+    *("weight_decay", "lr", "interaction_lr", "context_lr", "tune_text", "warm_up", "seed", "threads"),
+    *("synthetic", "window"),
 )
-_FROM_ONE = ("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts",
-             "refresh_text", "hardest")  # fmt: skip
+_FROM_ONE = (
+    *("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts"),
+    *("refresh_text", "hardest"),
+)
+_LIVE_ONLY = ("data", "held_out", "share", "strength", "fps")
+_PREPARED_ONLY = ("split", "repeat", "validation", "best_on")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Config:
     warm_up: int = 3
     """Epochs of linear warm-up."""
     weight_decay: float = 5e-4
-    """On weights of convolutions and linear layers only."""
+    """On weights of more than one axis, adjacencies included; not on norms, biases, scales, contexts."""
     smoothing: float = 0.1
     """Label smoothing of the classification."""
     average: bool = True
@@ -123,6 +128,8 @@ class Config:
     """Inside bridger and attention."""
     contexts: int = 16
     """PCLE: learned vectors a prompt."""
+    context_from: str = ""
+    """PCLE: words that the contexts start from, such as "a skeleton sequence of a person"; noise where not given."""
     context_per_class: bool = False
     """PCLE: contexts of each class's own, not shared by all."""
     context_position: Literal["end", "middle"] = "end"
@@ -155,6 +162,12 @@ class Config:
     """Continue the run in `out` with the settings it was started with; on a CPU it equals an uninterrupted run."""
 
 
+def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
+    changed = [_flag(name) for name in names if getattr(config, name) != Config.__dataclass_fields__[name].default]
+    if changed:
+        raise UsageError(f"{', '.join(changed)} {why}")
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -178,13 +191,12 @@ def check(config: Config) -> None:
         raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
     if config.prepared is None:
         _check_live(config)
-    elif config.data:
-        raise UsageError("--prepared is one set by its published protocol, --data live windows; give one of them")
+    else:
+        _refuse(config, _LIVE_ONLY, "are for live windows (--data), not for --prepared")
 
 
 def _check_live(config: Config) -> None:
-    if config.validation or config.split or config.repeat != 1:
-        raise UsageError("--validation, --split and --repeat are for --prepared; live sets take --held-out and --draws")
+    _refuse(config, _PREPARED_ONLY, "are for --prepared; live windows take --held-out and --draws")
     if config.draws < config.batch:
         raise UsageError(f"--draws {config.draws} fills no batch of {config.batch}; raise --draws or lower --batch")
     if not 0 < config.fps < math.inf:

@@ -10,6 +10,7 @@ from pathlib import Path
 from realtime.errors import UsageError
 from train.data import READERS, subject_key
 from train.data.clip import Clip, Recording
+from train.vocabulary import MEANING
 
 SYNTHETIC = "synthetic"  # generated recordings: a set of the pool without files and held-out subjects
 
@@ -28,6 +29,11 @@ def parse_source(entry: str) -> Source:
     name, colon, path = entry.partition(":")
     if not colon or name not in READERS:
         raise UsageError(f"data must be NAME:PATH with NAME one of {', '.join(READERS)}, got {entry!r}")
+    if name not in MEANING:
+        raise UsageError(
+            f"the live vocabulary has no word for {name}; use its published protocol: "
+            f"python -m train.prepare {name} {path} DST, then python -m train.fit --prepared DST"
+        )
     if not Path(path).is_dir():
         raise UsageError(f"{path} is not a folder; give the folder that holds the published files of {name}")
     return Source(name, Path(path))

@@ -32,6 +32,7 @@ class ClipText(nn.Module):
         self.length: int = text.context_length
         self.word_width: int = text.width
         self.width: int = text.output_dim
+        text.attn_mask.clamp_(min=-1e9)  # an average over training steps makes NaN of -inf
         self.text = text
         self.blocks: nn.ModuleList = text.transformer.resblocks
 

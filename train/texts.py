@@ -42,6 +42,7 @@ class LearnedTexts(nn.Module):
     tune: last blocks of the text tower that learn as well; 0 keeps it frozen (it is then no part of the module).
     refresh: the tower runs, and the contexts learn, in every `refresh`-th training step; between them its last
     features are used as they are. 1 is the method; more saves time where classes are many and the device is small.
+    start: words that the first vectors are set near to, as many as there are; the others are small noise.
     """
 
     def __init__(
@@ -54,10 +55,15 @@ class LearnedTexts(nn.Module):
         position: str = "end",
         tune: int = 0,
         refresh: int = 1,
+        start: str = "",
     ) -> None:
         super().__init__()
         rows = len(names) if per_class else 1
-        self.context = nn.Parameter(0.02 * torch.randn(parallel, rows, contexts, encoder.word_width))
+        context = 0.02 * torch.randn(parallel, rows, contexts, encoder.word_width)
+        if start:
+            words = encoder.word_vectors(start)[:contexts].cpu()
+            context[:, :, : len(words)] += words  # the noise stays: parallel prompts must differ
+        self.context = nn.Parameter(context)
         self.slots = encoder.slots(list(names), contexts, position)  # type: ignore[arg-type]
         self.refresh = refresh
         if tune:

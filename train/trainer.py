@@ -73,13 +73,15 @@ class Trainer:
             "layout": batches.layout.name, "backbone": config.backbone, "channels": batches.channels,
             "bodies": batches.bodies, "classes": list(batches.classes), "widths": list(config.widths),
             "groups": config.groups, "dropout": config.dropout, "text_width": encoder and encoder.width,
-            "streams": list(batches.streams), "window": batches.frames, "fps": config.fps, "method": config.method,
+            "streams": list(batches.streams), "window": batches.frames, "fps": batches.fps, "method": config.method,
             "encoder": encoder and encoder.name, "data": batches.data,
         }  # fmt: skip
         network = compose.recogniser(self.model)
         places = compose.places_of(network, batches.channels, batches.frames, len(batches.layout), batches.bodies)
         texts = [] if encoder is None else compose.class_texts(config, batches.data, batches.classes)
         self.method = compose.method(config, network.to(device), texts, encoder, batches.layout, places).to(device)
+        if ranks.world > 1 and device.type == "cuda":  # statistics of the global batch; there is none for the CPU
+            self.method = nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
         mean = averaging(config.epochs * batches.steps)
         self.average = torch.optim.swa_utils.AveragedModel(self.method, multi_avg_fn=mean, use_buffers=True)
         self.names, self.optimiser = self._optimiser()
@@ -127,9 +129,10 @@ class Trainer:
             losses.total.backward()
             norm = nn.utils.clip_grad_norm_(self.method.parameters(), CLIP)
             if not torch.isfinite(losses.total + norm):
+                before = "; last.safetensors holds the epoch before" if number else ""
                 raise LineError(
                     f"loss is {losses.total.item()}, gradient {norm.item()} at epoch {number + 1}, batch {step + 1} of "
-                    f"{steps}; last.safetensors holds the epoch before: start anew with a lower --lr (now {config.lr})"
+                    f"{steps}{before}; start anew in another --out with a lower --lr (now {config.lr})"
                 )
             self.optimiser.step()
             self.average.update_parameters(self.method)
