@@ -32,6 +32,11 @@ REMARKS = [
     "count as false. Its reader takes 60 frame numbers a second (docs/training.md says why): at the 30 that the set",
     "names, delays would double and rates halve. MSRC-12's are true idle stretches.",
 ]
+HEADS = {  # which of a network's heads answers (export.bundle --head), in words
+    "skeleton": "the classifier answers",
+    "text": "the nearness of its embedding to the classes' texts answers",
+    "both": "the mean of its classifier and of its embedding's nearness to the classes' texts answers",
+}
 Found = dict[str, dict[str, Any]]  # set -> its report
 
 
@@ -55,12 +60,11 @@ class Config:
     """Where the whole reports go."""
 
 
-def reports(config: Config, bundle: Bundle, console: Console) -> Found:
+def reports(config: Config, bundle: Bundle, console: Console, other: Bundle | None = None) -> Found:
     """The report of each set on its held-out subjects, with the other bundle's answers where one is named.
 
     UsageError where a set has no subjects named, or lacks one of them.
     """
-    other = load_bundle(config.against) if config.against else None
     sources = parse_sources(config.data)
     held = parse_held_out(config.held_out, [source.name for source in sources])
     for source in sources:
@@ -88,18 +92,16 @@ def _half_width(share: float, count: int) -> float:
 
 def _opening(bundle: Bundle) -> list[str]:
     """What the bundle is."""
-    how = ""
-    if bundle.text:
-        how = (
-            f"Trained as {bundle.training['method'].upper()} with texts of {bundle.text['encoder']}; its answers come "
-        )
-        how += f"from its {bundle.training['head']} head."
+    trained, texts = bundle.training, bundle.text
+    how = []
+    if texts:
+        how = [f"Trained as {trained['method'].upper()} with texts of {texts['encoder']}; {HEADS[trained['head']]}."]
     return [
         f"# {bundle.name}",
         "",
         f'Made {bundle.created[:10]}. {len(bundle.actions)} actions and "nothing" from windows of {bundle.window} '
         f"frames at {bundle.fps:g} a second, joints {bundle.layout.name}, streams {', '.join(bundle.streams)}.",
-        *([how] if how else []),
+        *how,
         "",
     ]
 
@@ -199,8 +201,8 @@ def run(config: Config, console: Console) -> int:
     bundle, notes = load_bundle(config.bundle), text_of(config.notes)
     check_writable(config.out)
     check_writable(config.json)
-    found = reports(config, bundle, console)
     other = load_bundle(config.against) if config.against else None
+    found = reports(config, bundle, console, other)
     write_text(config.out, card(bundle, found, notes, other))
     if config.json:
         write_json(config.json, found)
