@@ -15,7 +15,7 @@ from realtime.errors import BundleError, GpuError, LineError, UsageError
 from tests.train.tiny_runs import CLASSES, flags, prepared_set, settings
 from tests.train.tiny_texts import tiny_encoder
 from train import checkpoint, compose, outcome
-from train.batches import PreparedBatches, load_pool
+from train.batches import PreparedBatches, _set_aside, load_pool
 from train.device import pick_device
 from train.distributed import Ranks
 from train.fit import Config, _settings, fit, main
@@ -180,6 +180,25 @@ def test_weights_chosen_by_the_test_clips_are_said_to_be_and_none_are_chosen_by_
         fit(published(tmp_path / name, ucla_set, method="ce", **changes), QUIET)
         assert not (tmp_path / name / "best.json").exists()
         assert not [key for row in rows_of(tmp_path / name) for key in row if key.startswith("accuracy/")]
+
+
+def test_the_views_of_one_performance_are_set_aside_together():
+    names = np.array([f"a{a:02d}_s{s:02d}_e00_v{v:02d}" for a in range(5) for s in range(4) for v in (1, 2)])
+    kept = _set_aside(names, 0.25)
+    assert kept.sum() == 10
+    assert {name[:-4] for name in names[kept]}.isdisjoint({name[:-4] for name in names[~kept]})
+    ntu = np.array([f"S001C{c:03d}P{p:03d}R001A007" for p in range(10) for c in (1, 2, 3)])
+    assert (_set_aside(ntu, 0.3).reshape(10, 3).sum(axis=1) % 3 == 0).all()
+    assert not _set_aside(names, 0.0).any()
+
+
+def test_a_resumed_run_refuses_other_settings(tmp_path, ucla_set):
+    config = published(tmp_path / "run", ucla_set, method="ce")
+    fit(config, QUIET)
+    for changes, said in (({"lr": 0.3}, "--lr cannot change"), ({"method": "pcle"}, "--method cannot change")):
+        with pytest.raises(UsageError, match=said):
+            _settings(Config(out=config.out, resume=True, **changes))
+    assert _settings(Config(out=config.out, resume=True, batch=16, threads=2)).threads == 2
 
 
 def test_batches_of_two_ranks_are_the_halves_of_one(ucla_set, tmp_path):

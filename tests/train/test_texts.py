@@ -82,6 +82,18 @@ def test_learned_texts_are_the_encoders_of_context_and_name():
     assert not torch.allclose(features[:, 0], features[:, 1])
 
 
+def test_contexts_may_start_near_words():
+    encoder = tiny_encoder()
+    torch.manual_seed(0)
+    texts = LearnedTexts(encoder, NAMES, contexts=4, parallel=2, start="a skeleton moves")
+    words = encoder.word_vectors("a skeleton moves")
+    assert len(words) == 3
+    noise = texts.context.detach()[:, 0] - torch.cat([words, torch.zeros(1, 8)])
+    assert 0 < noise.abs().max() < 0.1 and not torch.equal(noise[0], noise[1])
+    short = LearnedTexts(encoder, NAMES, contexts=2, start="a skeleton moves")
+    assert (short.context.detach()[0, 0] - words[:2]).abs().max() < 0.1
+
+
 def test_contexts_of_each_class_reach_their_class_alone():
     texts = LearnedTexts(tiny_encoder(), NAMES, contexts=4, per_class=True)
     assert texts.context.shape == (1, 3, 4, 8)
