@@ -21,7 +21,7 @@ STREAMS = ("joint", "bone", "joint_motion", "bone_motion")
 FRAMES = {"nw_ucla": 52}  # as published; 64 for every other set
 TURN_UCLA = math.radians(60)  # about x and y
 TURN = 0.3  # radians, about each axis
-TEST_CROP = 0.95
+TEST_CUT = 0.025  # of a clip's frames, at either end
 
 
 def turn(angles: Tensor) -> Tensor:
@@ -116,8 +116,8 @@ class Feeder:
             size = (length * (0.5 + 0.5 * draws[:, 0])).floor().clamp_min(self.frames).minimum(length)
             first = ((length - size + 1) * draws[:, 1]).floor()
         else:
-            size = (length * TEST_CROP).floor().clamp_min(1)
-            first = ((length - size) / 2).floor()
+            first = (length * TEST_CUT).floor()  # as many frames off either end
+            size = length - 2 * first
         at = (torch.arange(self.frames, device=length.device) + 0.5) * (size / self.frames)[:, None] - 0.5
         at = at.clamp_min(0).minimum(size[:, None] - 1)
         low = at.floor()
