@@ -15,7 +15,7 @@ from realtime.errors import UsageError
 from realtime.skeleton import CORE_16, KINECT_V1_20, KINECT_V2_25, LAYOUTS, Layout
 from scripts.plain_ctrgcn import PlainCTRGCN
 from train.backbones import BACKBONES, build, macs
-from train.graph import spatial
+from train.graph import pointwise, spatial
 
 
 def shaken(network: nn.Module) -> nn.Module:
@@ -77,8 +77,8 @@ def test_parameters_with_the_classifier_are_as_published(name, layout, classes, 
         ("plain ctrgcn", KINECT_V2_25, 64, 1, 0.97),
         ("plain ctrgcn", KINECT_V1_20, 52, 1, 0.618),
         ("plain ctrgcn-edge", KINECT_V2_25, 64, 1, 0.266),
-        ("ctrgcn", KINECT_V2_25, 64, 1, 0.900),  # fewer than the paper's: the mean over time comes first
-        ("ctrgcn-edge", KINECT_V2_25, 64, 1, 0.250),
+        ("ctrgcn", KINECT_V2_25, 64, 1, 0.895),  # fewer than the paper's: the mean over time comes first
+        ("ctrgcn-edge", KINECT_V2_25, 64, 1, 0.247),
     ],
 )
 def test_multiply_accumulates_of_one_clip_are_as_published(name, layout, frames, bodies, giga):
@@ -160,6 +160,15 @@ def test_in_single_precision_both_agree_to_four_digits(training):
         assert float((one - two).norm() / two.norm()) < 1e-4
         plain.blocks[3].space.topology.add_(0.1)
         assert float((one - plain(clips(KINECT_V1_20))).norm() / two.norm()) > 1e-3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pointwise_product_that_trains_is_the_convolution_that_serves(stride):
+    x, weight = torch.randn(2, 8, 5, 7), torch.randn(12, 8, 1, 1)
+    with torch.no_grad():
+        served = pointwise(x, weight, stride)
+    assert served.shape == (2, 12, 5, (7 + stride - 1) // stride)
+    torch.testing.assert_close(pointwise(x, weight.requires_grad_(), stride), served)
 
 
 def test_an_unknown_backbone_is_refused_with_those_there_are():
