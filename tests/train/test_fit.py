@@ -17,7 +17,7 @@ from tests.train.tiny_texts import tiny_encoder
 from train import checkpoint, compose, outcome
 from train.batches import PreparedBatches, _set_aside
 from train.distributed import Ranks
-from train.fit import Config, fit, main
+from train.fit import Config, _settings, fit, main
 from train.trainer import Trainer, averaging, rate
 
 QUIET = Console(quiet=True)
