@@ -22,6 +22,7 @@ from realtime.errors import BundleError, UsageError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
 from realtime.skeleton import CORE_16, LAYOUTS, convert
+from train.checkpoint import load
 from train.compose import Trained, load_network
 from train.data.files import text_of
 from train.synthesis import synthetic_recordings
@@ -165,6 +166,17 @@ def load_runs(runs: tuple[Path, ...], head: str = "skeleton") -> Loaded:
     return Loaded(network.eval(), models[0], [trained.content["config"] for trained in loaded], text)
 
 
+def unfinished(runs: tuple[Path, ...]) -> dict[Path, tuple[int, int]]:
+    """Epochs done and wanted of the runs that have not come to their end."""
+    found = {}
+    for run in runs:
+        _, content = load(run / "last.safetensors" if run.is_dir() else run)
+        epochs = content["epochs_done"], content["config"]["epochs"]
+        if epochs[0] < epochs[1]:
+            found[run] = epochs
+    return found
+
+
 def reference(network: nn.Module, model: dict[str, Any]) -> bytes:
     """reference.npz: windows of generated people with the trained model's own answers."""
     layout, windows = LAYOUTS[model["layout"]], []
@@ -225,6 +237,8 @@ def bundle_spec(config: Config, loaded: Loaded) -> dict[str, Any]:
 def make_bundle(config: Config) -> Path:
     """Exports, writes and proves the bundle; returns its folder."""
     card = text_of(config.card) if config.card else f"# {config.name}\n\nNo model card was given.\n"
+    if config.out.exists() and not config.replace:
+        raise UsageError(f"{config.out} exists; add --replace, or choose another --out")
     loaded = load_runs(config.runs, config.head)
     network, model = loaded.network, loaded.model
     if config.nothing_shift:
@@ -242,6 +256,8 @@ def make_bundle(config: Config) -> Path:
 def run(config: Config, console: Console) -> int:
     """Makes the bundle and says so."""
     folder = make_bundle(config)
+    for run, (done, whole) in unfinished(config.runs).items():
+        console.print(f"note: {run} has {done} of its {whole} epochs; finish it with train.fit --resume")
     size = sum(file.stat().st_size for file in folder.iterdir())
     console.print(f"{folder}: {size / 1e6:.1f} MB, its graph gives the trained model's answers")
     return 0

@@ -74,6 +74,8 @@ def load_pool(config: Config, console: Console) -> tuple[Pool, list[Source]]:
         kept.append(replace(source, items=out))
         console.print(f"{source.name}: {len(out) + len(rest)} files, {len(pool.units) - before} units to train on, "
                       f"{len(out)} held out ({time.monotonic() - started:.0f} s)")  # fmt: skip
+    if not sources:
+        console.print("no --data and no --prepared: training on generated people alone")
     if config.synthetic:
         pool.add(synthetic_recordings(config.synthetic, config.seed))
     if not pool.units:

@@ -93,8 +93,8 @@ def _fit(config: Config, device: torch.device, here: Ranks, console: Console) ->
     log = Log(trainer, console)
     for number in range(trainer.done, config.epochs):
         log.epoch(number)
-    with console.status("testing, drawing figures"):
-        result = finish(trainer, log.rows)
+    console.print("testing the last weights ...")
+    result = finish(trainer, log.rows)
     log.close()
     said = result.get("test", {}).get("accuracy")
     found = result.get("held_out", {}) if said is None else {"test accuracy": said, **result["modes"]}

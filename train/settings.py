@@ -191,6 +191,8 @@ def check(config: Config) -> None:
         raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
     if config.prepared is None:
         _check_live(config)
+    elif config.data:
+        raise UsageError("--prepared is one set by its published protocol, --data live windows; give one of them")
     else:
         _refuse(config, _LIVE_ONLY, "are for live windows (--data), not for --prepared")
 
