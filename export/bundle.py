@@ -12,18 +12,19 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from export.graph import to_onnx
+from export.wrapper import Mean, Shifted, deployed
+from realtime.backends import open_engine
 from realtime.bundle import load_bundle, write_bundle
 from realtime.command import run_command
-from realtime.engine import open_engine
 from realtime.errors import BundleError, UsageError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
 from realtime.skeleton import CORE_16, LAYOUTS, convert
 from train.checkpoint import load
-from train.compose import Trained, load_network
+from train.compose import load_network
 from train.data.files import text_of
 from train.synthesis import synthetic_recordings
 from train.vocabulary import ACTIONS, NOTHING
@@ -67,65 +68,15 @@ class Config:
     """How much later than an action its probability rises; onsets are back-dated by this."""
     offset_shift_s: float = 0.0
     """How much later than an action its probability falls; offsets are back-dated by this."""
-    head: Literal["skeleton", "text", "both"] = "skeleton"
-    """What answers: the classifier, the nearness to the classes' texts, or the mean of both (runs with texts only)."""
+    head: Literal["skeleton", "text", "both", "fused"] = "skeleton"
+    """What answers: the classifier, the nearness to the classes' texts, the mean of both, or the interaction of both
+    (all but the first for runs with texts only)."""
     nothing_shift: float = 0.0
     """Lowers the logit of "nothing" by this, since training draws it far more often than any one action."""
     temperature: float = 1.0
     """Divides the logits before the softmax."""
     replace: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an existing bundle."""
-
-
-class Mean(nn.Module):
-    """Several networks as one: the mean of their logits, their embeddings side by side at unit length."""
-
-    def __init__(self, networks: list[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, T, V)
-        logits, embeddings = zip(*(network(x) for network in self.networks), strict=True)
-        return torch.stack(logits).mean(dim=0), nn.functional.normalize(torch.cat(embeddings, dim=1), dim=1)
-
-
-class Answer(nn.Module):
-    """A recogniser by one of its heads: (N, C, T, V) to logits (N, K) and its unit embedding (N, D).
-
-    text: cosines of the embedding with the class texts over the trained temperature (inference mode M1, with its norm
-    kept so that probabilities mean something). both: the mean of the two heads' logits.
-    """
-
-    text: Tensor
-
-    def __init__(self, trained: Trained, head: str) -> None:
-        super().__init__()
-        self.network, self.head = trained.network, head
-        if head != "skeleton":
-            if trained.text is None:
-                raise BundleError(f"--head {head} needs a run that was trained with texts (--method gap, pcke or pcle)")
-            self.register_buffer("text", trained.text_scale * trained.text)  # (K, D)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits, embedding = self.network(x)
-        if self.head == "text":
-            logits = embedding @ self.text.T
-        elif self.head == "both":
-            logits = 0.5 * (logits + embedding @ self.text.T)
-        return logits, embedding
-
-
-class Shifted(nn.Module):
-    """A network with one class's logit lowered by a constant."""
-
-    def __init__(self, network: nn.Module, column: int, classes: int, by: float) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("shift", by * nn.functional.one_hot(torch.tensor(column), classes).float())
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, T, V)
-        logits, embedding = self.network(x)
-        return logits - self.shift, embedding
 
 
 @dataclass(frozen=True)
@@ -159,10 +110,10 @@ def load_runs(runs: tuple[Path, ...], head: str = "skeleton") -> Loaded:
             f"{runs[0]} was trained on {models[0]['layout']} by a published protocol; the runtime takes windows of "
             f"{CORE_16.name}: train with --data"
         )
-    networks = [Answer(trained, head) for trained in loaded]
+    networks = [deployed(trained, head) for trained in loaded]
     texts = [trained.text for trained in loaded if trained.text is not None]
     text = nn.functional.normalize(torch.cat(texts, dim=1), dim=1).numpy() if texts else None
-    network = networks[0] if len(networks) == 1 else Mean(list(networks))
+    network = networks[0] if len(networks) == 1 else Mean(networks)
     return Loaded(network.eval(), models[0], [trained.content["config"] for trained in loaded], text)
 
 
@@ -244,7 +195,7 @@ def make_bundle(config: Config) -> Path:
     if config.nothing_shift:
         classes = model["classes"]
         network = Shifted(network, classes.index(NOTHING), len(classes), config.nothing_shift)
-    graph = to_onnx(network, model["channels"], model["window"], len(LAYOUTS[model["layout"]]))
+    graph = to_onnx(network, (model["channels"], model["window"], len(LAYOUTS[model["layout"]])))
     files = {"model.onnx": graph, "reference.npz": reference(network, model), "MODEL_CARD.md": card.encode()}
     if loaded.text is not None:
         files[TEXT_FILE] = array_bytes(text=loaded.text, classes=np.array(model["classes"]))

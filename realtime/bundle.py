@@ -2,6 +2,7 @@
 
     bundle.json     everything the device must know; the schema is "bundle/1", each key is a field of `Bundle`
     model.onnx      input "skeleton" (N, C, T, V) float32, outputs "logits" (N, K) and "embedding" (N, D)
+    model.*.onnx    the same in other precisions, where there are any: see realtime/graphs.py
     reference.npz   a few inputs with the trained model's own outputs: the device proves its engine on them
     MODEL_CARD.md   for people
 Every refusal is a BundleError (exit code 3) of one line: what, the value, what to do.
@@ -30,10 +31,11 @@ import numpy as np
 from realtime.errors import BundleError, UsageError
 from realtime.features import NORMALISATION, channels
 from realtime.fields import REMEDY, Fields, short
+from realtime.graphs import FP32_FILE, Graph, graphs_of
 from realtime.skeleton import CORE_16, LAYOUTS, Layout
 
 SCHEMA = "bundle/1"
-REQUIRED_FILES = ("model.onnx", "reference.npz", "MODEL_CARD.md")
+REQUIRED_FILES = (FP32_FILE, "reference.npz", "MODEL_CARD.md")
 _MOST_JSON = 4_000_000  # bytes; a bundle.json is a few kB
 
 
@@ -75,6 +77,7 @@ class Bundle:
     text: dict[str, Any] | None
     training: dict[str, Any]
     files: dict[str, tuple[str, int]]  # name: (sha256, bytes)
+    graphs: dict[str, Graph]  # precision: graph, fp32 first; always has fp32
 
     def read(self, name: str) -> bytes:
         """The bytes of one listed file; what was hashed is what is returned. Raises BundleError."""
@@ -130,6 +133,8 @@ def _no_constant(name: str) -> NoReturn:
 
 def _parse(folder: Path, document: Any) -> Bundle:
     """A Bundle from the document, its files not yet read."""
+    if isinstance(document, dict):  # bundles older than this key have fp32 only
+        document = {"graphs": {"fp32": {"file": FP32_FILE, "gate": None}}, **document}
     fields = Fields(folder, document, tuple(Bundle.__dataclass_fields__)[1:])  # all but path
     fields.need(document["schema"] == SCHEMA, "schema", repr(SCHEMA))
     layout = LAYOUTS.get(document["layout"]) if isinstance(document["layout"], str) else None
@@ -147,6 +152,7 @@ def _parse(folder: Path, document: Any) -> Bundle:
     fields.need(nothing in classes, "nothing", f"one of the classes {short(list(classes))}")
     for key in ("training", *(("text",) if document["text"] is not None else ())):
         fields.need(isinstance(document[key], dict), key, "an object")
+    files = _files(fields)
     return Bundle(
         path=folder,
         schema=SCHEMA,
@@ -169,7 +175,8 @@ def _parse(folder: Path, document: Any) -> Bundle:
         offset_shift_s=fields.number("offset_shift_s", 0, 10),
         text=document["text"],
         training=document["training"],
-        files=_files(fields),
+        files=files,
+        graphs=graphs_of(folder, document["graphs"], files),
     )
 
 
@@ -273,9 +280,9 @@ def write_bundle(
 ) -> Path:
     """Writes a bundle all or not at all, and returns its folder.
 
-    spec: the keys of bundle.json; `schema` and `files` are added here, and `created` where it is absent. files: name
-    to content. The bundle is written next to `folder`, loaded as a device would, then renamed into place; an old one
-    stays untouched until then, and comes back should the renaming fail.
+    spec: the keys of bundle.json; `schema` and `files` are added here, and `created` where it is absent; without
+    `graphs` it has fp32 only. files: name to content. The bundle is written next to `folder`, loaded as a device
+    would, then renamed into place; an old one stays untouched until then, and comes back should the renaming fail.
     Raises UsageError where `folder` exists and replace is False, BundleError where the new bundle is not a good one.
     """
     target = Path(os.path.abspath(folder))

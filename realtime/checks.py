@@ -53,7 +53,7 @@ _OPENCV = "import cv2; print(cv2.__version__)"
 _POSE = "from realtime.pose import MediaPipePose; MediaPipePose().close(); print('starts')"
 _PROVIDERS = "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))"
 _ENGINE = (
-    "import sys; from realtime.bundle import load_bundle; from realtime.engine import open_engine; "
+    "import sys; from realtime.bundle import load_bundle; from realtime.backends import open_engine; "
     "print(open_engine(load_bundle(sys.argv[1])).backend)"
 )
 

@@ -24,11 +24,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.bus import DEFAULT_ADDRESS
 from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
-from realtime.engine import open_engine
 from realtime.errors import LineError, SourceError, UsageError
 from realtime.meter import Meter
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.bus import Subscriber
 from realtime.command import run_command
-from realtime.engine import open_engine
 from realtime.errors import LineError, UsageError
 from realtime.messages import ActionEvent, PoseMessage
 from realtime.meter import Reading

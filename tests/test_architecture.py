@@ -22,8 +22,8 @@ LINES_AT_MOST = 400
 CORE = {
     f"realtime.{name}"
     for name in (
-        *("schema", "skeleton", "errors", "features", "window", "decoder", "bundle", "smooth", "pipeline"),
-        *("generator", "generator.perform"),
+        *("schema", "skeleton", "errors", "features", "window", "decoder", "bundle", "graphs", "smooth"),
+        *("pipeline", "scoring", "generator", "generator.perform"),
     )
 }
 

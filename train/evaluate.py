@@ -14,15 +14,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
-from realtime.engine import Engine, open_engine, softmax
 from realtime.errors import UsageError
 from realtime.features import features
 from realtime.pose import PassThrough
 from realtime.resample import offline_windows
 from realtime.run import make_pipeline
 from realtime.schema import Event, Frame, Pose
+from realtime.scoring import Engine, softmax
 from realtime.skeleton import CORE_16, convert
 from train.checkpoint import check_writable, write_json
 from train.data import read, subject_key

@@ -6,8 +6,8 @@ import torch
 
 from export.bundle import Config, Mean, Shifted, load_runs, main, make_bundle
 from export.graph import to_onnx
+from realtime.backends import open_engine
 from realtime.bundle import load_bundle, load_reference
-from realtime.engine import open_engine
 from realtime.errors import BundleError, UsageError
 from realtime.skeleton import CORE_16
 from train.fit import fit
@@ -32,7 +32,7 @@ def answers(graph, x):
 
 @pytest.fixture(scope="module")
 def graph():
-    return to_onnx(network(), 9, 64, 16)
+    return to_onnx(network(), (9, 64, 16))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

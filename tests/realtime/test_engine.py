@@ -7,11 +7,13 @@ import io
 import numpy as np
 import pytest
 
+from realtime.backends import open_engine
 from realtime.bundle import load_bundle, write_bundle
-from realtime.engine import OrtEngine, open_engine, softmax, verify
+from realtime.engine import OrtEngine
 from realtime.errors import BundleError, GpuError, UsageError
 from realtime.features import features
 from realtime.schema import Window
+from realtime.scoring import softmax, verify
 
 onnx = pytest.importorskip("onnx", reason="the tiny graphs are made with the onnx package, which is not installed")
 C, T, V, K, D = 9, 16, 16, 3, 4
@@ -181,10 +183,10 @@ def test_a_model_that_gives_infinities_is_refused(make):
 
 def test_backends_that_are_not_there_are_refused_with_what_is(make):
     bundle = make()
-    with pytest.raises(GpuError, match="TensorRT") as caught:
-        open_engine(bundle, "trt")
+    with pytest.raises(GpuError, match="pip install") as caught:
+        open_engine(bundle, "ort-cuda")
     assert caught.value.exit_code == 6
-    with pytest.raises(UsageError, match="one of auto, ort, got 'cuda'"):
+    with pytest.raises(UsageError, match="ort-cuda, ort, got 'cuda'"):
         open_engine(bundle, "cuda")
     with pytest.raises(UsageError, match="at least 1, got 0"):
         open_engine(bundle, threads=0)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from realtime.backends import open_engine
 from realtime.bundle import Bundle, load_bundle
 from realtime.decoder import ActionRule, Decoder
-from realtime.engine import open_engine
 from realtime.pipeline import STAGES, Pipeline, Step
 from realtime.pose import PassThrough
 from realtime.run import make_decoder, make_pipeline

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from realtime.backends import open_engine
 from realtime.bundle import Bundle, load_bundle
 from realtime.bus import Subscriber
 from realtime.clock import Clock
-from realtime.engine import open_engine
 from realtime.errors import AddressError, LineError, UsageError
 from realtime.feed import SourceInfo
 from realtime.messages import ActionEvent, AnyMessage, Heartbeat, PoseMessage, ScoresMessage, Status

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from realtime import run as program
+from realtime.backends import open_engine
 from realtime.bundle import default_bundle, load_bundle
 from realtime.bus import Subscriber
-from realtime.engine import open_engine
 from realtime.errors import LineError, SourceError
 from realtime.feed import SourceInfo
 from realtime.generator.perform import perform

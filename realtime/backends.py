@@ -1,0 +1,149 @@
+"""Which engine runs the model on this machine, and why; and how a line goes on when a GPU fails under it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import numpy as np
+
+from realtime.bundle import Bundle, load_reference
+from realtime.engine import OrtEngine
+from realtime.errors import BundleError, GpuError, UsageError
+from realtime.graphs import PRECISIONS as GRAPH_PRECISIONS
+from realtime.schema import Scores, Window
+from realtime.scoring import Engine, verify
+
+BACKENDS = ("auto", "ort-cuda", "ort")
+PRECISIONS = ("auto", *GRAPH_PRECISIONS)
+WORTH_TIMING = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}  # fp16 is slower than fp32 on a CPU
+TIMING_S = 0.05  # for each graph
+LEAST_RUNS = 5
+Result = TypeVar("Result")
+
+
+def open_engine(bundle: Bundle, backend: str = "auto", threads: int = 1, precision: str = "fp32") -> Engine:
+    """An engine for the bundle, proven on its reference; `why` says what was chosen and why.
+
+    backend: one of BACKENDS; "auto" takes a GPU where there is one, else ONNX Runtime on the CPU. precision: one of
+    PRECISIONS; "auto" times the graphs that passed their gates and takes the fastest.
+    Raises GpuError where a demanded GPU backend is not there, BundleError where bundle, graph or engine are refused,
+    UsageError for a name that is unknown.
+    """
+    for name, value, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if backend == "ort-cuda":
+        return Falling(_open_ort(bundle, threads, precision, "cuda"), bundle, threads)
+    return _open_ort(bundle, threads, precision, "cpu")
+
+
+def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> OrtEngine:
+    """ONNX Runtime with the graph of this precision, or with the fastest one."""
+    if precision != "auto":
+        engine = OrtEngine(bundle, threads, precision, provider)
+        verify(engine, bundle)
+        engine.why = f"{precision}, as asked"
+        return engine
+    engines, left_out = [], []
+    for name in WORTH_TIMING[provider]:
+        if name not in bundle.graphs or not bundle.graphs[name].usable:
+            left_out.append(f"{name} {bundle.graphs[name].judged()}" if name in bundle.graphs else f"it has no {name}")
+            continue
+        try:
+            engine = OrtEngine(bundle, threads, name, provider)
+            verify(engine, bundle)
+            engines.append(engine)
+        except BundleError as error:
+            if name == "fp32":
+                raise
+            left_out.append(f"{name} does not give its reference results here ({error})")
+    return _fastest(engines, load_reference(bundle).skeleton, left_out)
+
+
+def _fastest(engines: Sequence[OrtEngine], skeleton: np.ndarray, left_out: Sequence[str]) -> OrtEngine:
+    """The engine that is fastest at one window; the others are closed. left_out: what was not even timed, and why."""
+    notes = f" ({'; '.join(left_out)})" if left_out else ""
+    if len(engines) == 1:
+        engines[0].why = f"{engines[0].precision} is the bundle's one graph for this{notes}"
+        return engines[0]
+    medians = timed(engines, skeleton)
+    order = np.argsort(medians)
+    best = engines[order[0]]
+    others = ", ".join(f"{medians[i]:.2g} for {engines[i].precision}" for i in order[1:])
+    best.why = f"{best.precision}: {medians[order[0]]:.2g} ms a window against {others}{notes}"
+    for i in order[1:]:
+        engines[i].close()
+    return best
+
+
+def timed(engines: Sequence[Engine], skeleton: np.ndarray) -> list[float]:
+    """Median milliseconds of each engine at one window of skeleton (n, C, T, V), taken in turns."""
+    spent: list[list[float]] = [[] for _ in engines]
+    begun = time.perf_counter()
+    run = 0
+    while run < LEAST_RUNS or time.perf_counter() - begun < TIMING_S * len(engines):
+        window = skeleton[run % len(skeleton)][None]  # (1, C, T, V)
+        for engine, kept in zip(engines, spent, strict=True):
+            before = time.perf_counter()
+            engine.infer(window)
+            kept.append((time.perf_counter() - before) * 1e3)
+        run += 1
+    return [statistics.median(kept) for kept in spent]
+
+
+class Falling:
+    """A GPU's engine that goes on as ONNX Runtime on the CPU, with the same windows, once the GPU fails.
+
+    `fell_back` then says what happened, and `backend`, `precision` and `why` are those of the new engine. What fails
+    after that is an error.
+    """
+
+    def __init__(self, engine: Engine, bundle: Bundle, threads: int) -> None:
+        self._engine, self._bundle, self._threads = engine, bundle, threads
+        self.fell_back: str | None = None
+
+    @property
+    def backend(self) -> str:
+        """Name, version and device of what runs now."""
+        return self._engine.backend
+
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or int8."""
+        return self._engine.precision
+
+    @property
+    def why(self) -> str:
+        """Why this engine: the choice at the start, or what happened since."""
+        return self.fell_back or self._engine.why
+
+    def infer(self, skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As any engine's."""
+        return self._go_on(lambda engine: engine.infer(skeleton))
+
+    def score(self, windows: Sequence[Window]) -> list[Scores]:
+        """As any engine's; no window is lost when the GPU fails on it."""
+        return self._go_on(lambda engine: engine.score(windows))
+
+    def close(self) -> None:
+        """Gives back what the engine holds."""
+        self._engine.close()
+
+    def _go_on(self, work: Callable[[Engine], Result]) -> Result:
+        try:
+            return work(self._engine)
+        except GpuError as error:
+            if self.fell_back is not None:
+                raise
+            failed = self._engine
+            self._engine = _open_ort(self._bundle, self._threads, "auto", "cpu")
+            self.fell_back = (
+                f"{failed.backend} failed while running ({error}); going on with {self.backend} in {self.precision}"
+            )
+            with suppress(GpuError):  # what failed may fail again on closing
+                failed.close()
+            return work(self._engine)
