@@ -14,6 +14,7 @@ from realtime.errors import BundleError
 from realtime.skeleton import LAYOUTS, Layout
 from train import backbones, checkpoint, prompts
 from train.graphnet import GraphNet
+from train.interaction import Interaction
 from train.methods import CrossEntropy, Gap, SkeletonLanguage
 from train.model import Recogniser
 from train.settings import Config
@@ -38,12 +39,15 @@ class Trained:
     """A checkpoint's averaged network in eval mode, what else the file says, and its class texts (K, D) at unit length.
 
     text_scale: the learned inverse temperature between embedding and texts; 1 without texts.
+    interaction, fused_scale: what inference mode M2 needs, and its inverse temperature; None and 1 where not trained.
     """
 
     network: Recogniser
     content: dict[str, Any]
     text: Tensor | None
     text_scale: float
+    interaction: Interaction | None = None
+    fused_scale: float = 1.0
 
 
 def load_network(path: Path) -> Trained:
@@ -53,13 +57,27 @@ def load_network(path: Path) -> Trained:
     try:
         network = recogniser(content["model"])
         network.load_state_dict({k[len(kept) :]: v for k, v in tensors.items() if k.startswith(kept)})
+        found = interaction(tensors)
     except (KeyError, RuntimeError) as error:
         raise BundleError(f"{path} is of another version of train.fit ({error}); train anew") from error
     scale = tensors["average.before.log"].exp().clamp_max(100.0) if "average.before.log" in tensors else torch.ones(())
     if "average.log_scale" in tensors:  # GAP's, of the whole body
         scale = tensors["average.log_scale"][0]
         scale = scale if content["config"]["gap_scale"] == "raw" else scale.exp().clamp_max(100.0)
-    return Trained(network.eval(), content, tensors.get("class_text"), float(scale))
+    after = tensors["average.after.log"].exp().clamp_max(100.0) if found else 1.0
+    return Trained(network.eval(), content, tensors.get("class_text"), float(scale), found, float(after))
+
+
+def interaction(tensors: dict[str, Tensor]) -> Interaction | None:
+    """The averaged interaction of a checkpoint's tensors in eval mode; None where the run had none."""
+    kept = "average.interaction."
+    weights = {name[len(kept) :]: tensor for name, tensor in tensors.items() if name.startswith(kept)}
+    if not weights:
+        return None
+    places, width = weights["place"].shape
+    made = Interaction(places, 0, width)  # it adds frames and joints up
+    made.load_state_dict(weights)
+    return made.eval()
 
 
 def class_texts(config: Config, data: str, classes: Sequence[str]) -> list[prompts.ClassText]:

@@ -1,0 +1,68 @@
+"""Checkpoints as `load_network` gives them, without training: statistics and weights where nothing is zero or one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from realtime.skeleton import CORE_16, Layout
+from train.backbones import build
+from train.compose import Trained, places_of
+from train.graphnet import GraphNet
+from train.interaction import Interaction
+from train.model import Recogniser
+
+CHANNELS, WINDOW, CLASSES, WIDTH = 9, 64, 7, 48
+
+
+def small_graphnet(bodies: int = 1, seed: int = 0) -> Trained:
+    """A network that exports in seconds."""
+    torch.manual_seed(seed)
+    return trained_like(GraphNet(CORE_16, CHANNELS, bodies, (16, 16, 32), 4), "graphnet", bodies, seed=seed)
+
+
+def trained_like(
+    backbone: nn.Module | str, name: str = "", bodies: int = 1, layout: Layout = CORE_16, texts: bool = True,
+    channels: int = CHANNELS, seed: int = 0,
+) -> Trained:  # fmt: skip
+    """A checkpoint of this backbone (or of the one of this name) that could have been trained."""
+    torch.manual_seed(seed)
+    if isinstance(backbone, str):
+        backbone, name = build(backbone, layout, channels, bodies), backbone
+    network = Recogniser(backbone, CLASSES, WIDTH if texts else None)
+    shake(network)
+    with torch.no_grad():
+        for _ in range(3):  # statistics that batch norms would have seen
+            x = clips(4, layout, bodies if bodies > 1 else None, channels, seed=seed)
+            network.train()(x)
+    model = {
+        "layout": layout.name, "backbone": name, "channels": channels, "bodies": bodies, "window": WINDOW,
+        "classes": [f"action {number}" for number in range(CLASSES)],
+    }  # fmt: skip
+    if not texts:
+        return Trained(network.eval(), {"model": model}, None, 1.0)
+    places = places_of(network, channels, WINDOW, len(layout), bodies)
+    interaction = Interaction(*places, WIDTH)
+    shake(interaction, gates=0.5)
+    text = nn.functional.normalize(torch.randn(CLASSES, WIDTH), dim=1)
+    return Trained(network.eval(), {"model": model}, text, 11.0, interaction.eval(), 7.0)
+
+
+@torch.no_grad()
+def shake(network: nn.Module, gates: float = 0.0) -> None:
+    """Every parameter away from its start, where zeros and ones hide mistakes; weights keep their size."""
+    for name, value in network.named_parameters():
+        if value.ndim < 2 or name.endswith(("importance", "topology", "place")):
+            value.add_(0.3 * torch.randn_like(value))
+        if name.endswith(("strength", "gate")):
+            value.add_(max(gates, 0.5))
+
+
+def clips(
+    count: int, layout: Layout = CORE_16, bodies: int | None = None, channels: int = CHANNELS, seed: int = 0
+) -> Tensor:
+    """Windows (N, C, T, V), or (N, C, T, V, M) where bodies are said."""
+    shape = (count, channels, WINDOW, len(layout), *([] if bodies is None else [bodies]))
+    values = np.random.default_rng(seed).normal(0.2, 0.5, shape).astype(np.float32)
+    return torch.from_numpy(values)
