@@ -1,4 +1,4 @@
-"""What goes to the device: text head folded exactly, one body at half the cost with the same answer."""
+"""What training leaves for the device: logits, a unit embedding, and no joint that its order decides."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from realtime.skeleton import KINECT_V2_25, Layout
 from train.backbones import build
 from train.graphnet import GraphNet
-from train.model import OneBody, Recogniser, TextHead
+from train.model import Recogniser
 
 CHANNELS, FRAMES, V, K, D = 3, 16, 25, 7, 12
 
@@ -61,8 +61,6 @@ def test_a_network_without_texts_embeds_by_its_pooled_feature():
     x = torch.randn(2, CHANNELS, FRAMES, V)
     expected = normalize(network.feature_map(x).mean(dim=(2, 3)), dim=1)
     torch.testing.assert_close(network(x)[1], expected)
-    with pytest.raises(ValueError, match="without texts"):
-        TextHead(network, torch.randn(K, D))
 
 
 @torch.no_grad()
@@ -70,40 +68,6 @@ def test_the_feature_map_is_the_mean_of_the_bodies(two_bodies):
     x = torch.randn(2, CHANNELS, FRAMES, V, 2)
     maps = two_bodies.backbone(x)
     torch.testing.assert_close(two_bodies.feature_map(x), 0.5 * (maps[:, 0] + maps[:, 1]))
-
-
-@torch.no_grad()
-def test_the_folded_text_head_answers_as_the_explicit_one_on_500_windows(one_body):
-    text = torch.randn(K, D) * torch.rand(K, 1) * 5  # of any length: directions are what counts
-    head = TextHead(one_body, text).eval()
-    x = torch.randn(500, CHANNELS, FRAMES, V) * torch.rand(500, 1, 1, 1) * 2
-    folded, embedding = head(x)
-    cosines = embedding @ normalize(text, dim=1).T
-    assert torch.equal(embedding, one_body(x)[1])
-    assert torch.equal(folded.argmax(dim=1), cosines.argmax(dim=1))
-    assert len(folded.argmax(dim=1).unique()) > 1
-    length = one_body.project(one_body.feature_map(x).mean(dim=(2, 3))).norm(dim=1, keepdim=True)
-    torch.testing.assert_close(folded, cosines * length, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_one_body_at_half_the_cost_answers_as_two_of_which_one_is_absent(two_bodies):
-    one = OneBody(two_bodies, CHANNELS, FRAMES, V).eval()
-    person = torch.randn(5, CHANNELS, FRAMES, V, 1)
-    with_nobody = torch.cat([person, torch.zeros_like(person)], dim=-1)
-    for found, expected in zip(one(person), two_bodies(with_nobody), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one(person[..., 0])[0], one(person)[0])
-    twice = torch.cat([person, person], dim=-1)
-    assert (one(person)[0] - two_bodies(twice)[0]).abs().max() > 1e-3  # the absent body does have its say
-
-
-@torch.no_grad()
-def test_one_body_leaves_the_network_that_it_was_made_from_as_it_was(two_bodies):
-    x = torch.randn(2, CHANNELS, FRAMES, V, 2)
-    before = two_bodies(x)[0]
-    OneBody(two_bodies, CHANNELS, FRAMES, V)
-    assert torch.equal(two_bodies(x)[0], before)
 
 
 def shuffled(layout, order):
