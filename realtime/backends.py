@@ -2,43 +2,123 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from realtime.bundle import Bundle, load_reference
+from realtime.cache import all_cached
+from realtime.cuda import driver_problem
 from realtime.engine import OrtEngine
 from realtime.errors import BundleError, GpuError, UsageError
 from realtime.graphs import PRECISIONS as GRAPH_PRECISIONS
 from realtime.schema import Scores, Window
-from realtime.scoring import Engine, verify
+from realtime.scoring import Engine, tolerances, verify
+from realtime.sidecar import rebuild_command
+from realtime.trt import TrtEngine, cached_engine
 
-BACKENDS = ("auto", "ort-cuda", "ort")
+BACKENDS = ("auto", "trt", "rtx", "ort-cuda", "ort")
 PRECISIONS = ("auto", *GRAPH_PRECISIONS)
 WORTH_TIMING = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}  # fp16 is slower than fp32 on a CPU
 TIMING_S = 0.05  # for each graph
 LEAST_RUNS = 5
+KINDS = {"trt": "tensorrt", "rtx": "tensorrt_rtx"}  # backend: the library
+ON_A_GPU = ("fp16", "fp32", "int8")  # in this order where auto precision finds several engines
+_DEMANDED = "backend {} was demanded but "
 Result = TypeVar("Result")
 
 
-def open_engine(bundle: Bundle, backend: str = "auto", threads: int = 1, precision: str = "fp32") -> Engine:
+def open_engine(
+    bundle: Bundle,
+    backend: str = "auto",
+    threads: int = 1,
+    precision: str = "fp32",
+    engine: Path | None = None,
+    trust: bool = False,
+) -> Engine:
     """An engine for the bundle, proven on its reference; `why` says what was chosen and why.
 
-    backend: one of BACKENDS; "auto" takes a GPU where there is one, else ONNX Runtime on the CPU. precision: one of
-    PRECISIONS; "auto" times the graphs that passed their gates and takes the fastest.
-    Raises GpuError where a demanded GPU backend is not there, BundleError where bundle, graph or engine are refused,
-    UsageError for a name that is unknown.
+    backend: one of BACKENDS; "auto" takes the first that is ready here. precision: one of PRECISIONS; "auto" takes
+    the fastest of those whose gates were passed. engine: this TensorRT engine and no other; trust: although it may
+    come from elsewhere. An engine on a GPU is Falling: should the GPU fail later, the CPU goes on.
+    Raises GpuError where a demanded backend is not there, BundleError where bundle, graph or engine are refused,
+    UsageError for names that are unknown or do not go together.
     """
     for name, value, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    if engine is not None:
+        if backend in ("ort", "ort-cuda"):
+            raise UsageError(f"an engine file is TensorRT's, --backend {backend} takes none; leave one of them out")
+        found = _open_file(bundle, engine, KINDS.get(backend), None if precision == "auto" else precision, trust)
+        return Falling(found, bundle, threads)
+    if trust:
+        raise UsageError("--trust is about the file that --engine names; name one or leave it out")
+    if backend == "auto":
+        return _first_ready(bundle, threads, precision)
+    if backend == "ort":
+        return _open_ort(bundle, threads, precision, "cpu")
+    return Falling(_open_gpu(bundle, backend, threads, precision), bundle, threads)
+
+
+def _first_ready(bundle: Bundle, threads: int, precision: str) -> Engine:
+    """TensorRT, TensorRT-RTX, ONNX Runtime on the GPU or on the CPU; `why` has the reason against each before it."""
+    problem = driver_problem()
+    candidates = ["trt", "rtx", "ort-cuda"] if problem is None else []
+    reasons = [] if problem is None else [problem.partition(" (")[0]]
+    if problem is None and next(all_cached(), None) is None:  # NVIDIA's libraries take a second to load
+        candidates, reasons = ["ort-cuda"], [f"no TensorRT engine was built here: {_build_command(bundle, 'trt')}"]
+    for backend in candidates:
+        try:
+            engine = _open_gpu(bundle, backend, threads, precision)
+        except (GpuError, BundleError) as error:
+            reasons.append(f"not {backend}: {str(error).removeprefix(_DEMANDED.format(backend))}")
+            continue
+        engine.why = "; ".join([engine.why, *reasons])
+        return Falling(engine, bundle, threads)
+    cpu = _open_ort(bundle, threads, precision, "cpu")
+    cpu.why = "; ".join([cpu.why, *reasons])
+    return cpu
+
+
+def _open_gpu(bundle: Bundle, backend: str, threads: int, precision: str) -> OrtEngine | TrtEngine:
+    """A demanded backend on the GPU. The driver is asked before any library of NVIDIA's is touched."""
+    build = "" if backend == "ort-cuda" else _build_command(bundle, backend, precision)
+    problem = driver_problem()
+    if problem is not None:
+        later = f"; on a machine with an NVIDIA GPU build the engine first: {build}" if build else ""
+        raise GpuError(f"{_DEMANDED.format(backend)}{problem}; use --backend ort{later}")
     if backend == "ort-cuda":
-        return Falling(_open_ort(bundle, threads, precision, "cuda"), bundle, threads)
-    return _open_ort(bundle, threads, precision, "cpu")
+        return _open_ort(bundle, threads, precision, "cuda")
+    for name in ON_A_GPU if precision == "auto" else (precision,):
+        path = cached_engine(bundle, KINDS[backend], name)
+        if path is not None:
+            return _open_file(bundle, path, KINDS[backend], name, trust=False)
+    raise BundleError(
+        f"bundle {bundle.path}: no {backend} engine of it for this machine was built yet; build one: {build}"
+    )
+
+
+def _build_command(bundle: Bundle, backend: str, precision: str = "auto") -> str:
+    return rebuild_command(bundle.path, KINDS[backend], "fp16" if precision == "auto" else precision)
+
+
+def _open_file(bundle: Bundle, path: Path, kind: str | None, precision: str | None, trust: bool) -> TrtEngine:
+    """One TensorRT engine, proven: it may be as far from the reference as the gate of its graph allows."""
+    engine = TrtEngine(bundle, path, kind, precision, trust)
+    try:
+        verify(engine, bundle, tolerances(engine.graph))
+    except (GpuError, BundleError):
+        engine.close()
+        raise
+    engine.why = "; ".join([f"{engine.precision} in {path.name}", *engine.warnings])
+    return engine
 
 
 def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> OrtEngine:
@@ -92,7 +172,7 @@ def timed(engines: Sequence[Engine], skeleton: np.ndarray) -> list[float]:
             engine.infer(window)
             kept.append((time.perf_counter() - before) * 1e3)
         run += 1
-    return [statistics.median(kept) for kept in spent]
+    return [float(np.median(kept)) for kept in spent]
 
 
 class Falling:

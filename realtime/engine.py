@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping
 
@@ -11,7 +12,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from realtime.bundle import Bundle
 from realtime.errors import BundleError, GpuError, UsageError
+from realtime.fields import short
 from realtime.scoring import BundleEngine
+from realtime.sidecar import contract_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_OPTIONS = {
@@ -67,6 +70,7 @@ class OrtEngine(BundleEngine):
                 "do not load; pip install 'onnxruntime-gpu[cuda,cudnn]', or use --backend ort"
             )
         self._check_puts()
+        self._check_contract()
 
     @property
     def backend(self) -> str:
@@ -95,6 +99,20 @@ class OrtEngine(BundleEngine):
         self._check_kind("input", session.get_inputs(), skeleton)
         self._check_kind("output", session.get_outputs(), outputs)
 
+    def _check_contract(self) -> None:
+        """Refuses a graph that says of itself that it is for other joints, classes and so on; old ones say nothing."""
+        text = self._session.get_modelmeta().custom_metadata_map.get("contract")
+        if text is None:
+            return
+        try:
+            told = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._refuse(f"has a contract in its metadata that is not JSON ({_line(error)})", error)
+        for key, wanted in contract_of(self._bundle).items():
+            if not isinstance(told, dict) or told.get(key) != wanted:
+                got = short(told.get(key) if isinstance(told, dict) else told)
+                self._refuse(f"says that its {key} is {got}, bundle.json says {short(wanted)}")
+
     def _check_kind(self, kind: str, found: list, wanted: Mapping[str, tuple[int | None, ...]]) -> None:
         names = [put.name for put in found]
         if sorted(names) != sorted(wanted):
@@ -107,14 +125,9 @@ class OrtEngine(BundleEngine):
                 self._refuse(f"must have float32 {put.name} {shape}, has {put.type} {put.shape}")
 
 
-def has_cuda() -> bool:
-    """Whether the installed onnxruntime carries the CUDA provider; says nothing of a driver or a GPU."""
-    return PROVIDERS["cuda"] in onnxruntime.get_available_providers()
-
-
 def _prepare_cuda() -> None:
     """Refuses an onnxruntime without CUDA, and loads the CUDA libraries that came as wheels."""
-    if not has_cuda():
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         wheel = "onnxruntime-gpu" if platform.machine() == "x86_64" else "an onnxruntime-gpu made for this board"
         raise GpuError(
             f"backend ort-cuda was demanded but onnxruntime {onnxruntime.__version__} here has no CUDA provider: "

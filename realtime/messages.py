@@ -22,6 +22,7 @@ Amount = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$")]
 Coordinate = float | None
+Precision = Literal["fp32", "fp16", "int8"]
 State = Literal["online", "stalled", "reconnecting", "offline", "ended", "window_reset"]
 
 
@@ -125,13 +126,17 @@ class Latency(Part, frozen=True, kw_only=True):
 
 
 class Model(Part, frozen=True, kw_only=True):
-    """What classified. window and stride: frames at the model's frame rate."""
+    """What classified. window and stride: frames at the model's frame rate.
+
+    sha256: of the ONNX graph that runs, or that the engine was built from. precision: what it computes in.
+    """
 
     name: str
     sha256: str
     backend: str
     window: Count
     stride: Count
+    precision: Precision | None = None
 
 
 class Media(Part, frozen=True, kw_only=True):
@@ -223,7 +228,10 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
 
 
 class Status(Message, frozen=True, kw_only=True, tag="status/1"):
-    """A change of the source's state, or a person's window that began anew (track set)."""
+    """A change of the source's state, or a person's window that began anew (track set).
+
+    backend: what runs the model from now on, told with "online"; a second "online" with a reason says that it changed.
+    """
 
     session: str
     seq: Count
@@ -232,6 +240,7 @@ class Status(Message, frozen=True, kw_only=True, tag="status/1"):
     state: State
     reason: str | None = None
     track: int | None = None
+    backend: str | None = None
 
 
 class ScoresMessage(Message, frozen=True, kw_only=True, tag="scores/1"):

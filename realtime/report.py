@@ -59,17 +59,16 @@ class Reporter:
     alone from then on, so the ends that follow still reach the bus.
     """
 
-    def __init__(self, outputs: Outputs, bundle: Bundle, backend: str, info: SourceInfo) -> None:
+    def __init__(
+        self, outputs: Outputs, bundle: Bundle, backend: str, info: SourceInfo, precision: str = "fp32"
+    ) -> None:
         self._outputs, self._info, self._classes = outputs, info, bundle.classes
-        self._fps = bundle.fps
+        self._bundle, self._fps = bundle, bundle.fps
         self._clock, self._begun = Clock.now(), False
         self._numbers = Numbers()
         self._source = Source(id=info.id, kind=info.kind, width=info.width, height=info.height, fps=info.fps)
         self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
-        sha256 = bundle.files["model.onnx"][0]
-        self._model = Model(
-            name=bundle.name, sha256=sha256, backend=backend, window=bundle.window, stride=bundle.stride
-        )
+        self._model = _model(bundle, backend, precision)
         self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
         self._windows: dict[int, Window] = {}
         self._failure: LineError | None = None
@@ -138,12 +137,17 @@ class Reporter:
         self._raise_failure()
         return told
 
+    def engine_changed(self, backend: str, precision: str) -> None:
+        """From now on every message names this engine."""
+        self._model = _model(self._bundle, backend, precision)
+
     def status(self, state: str, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
         self._publish(
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
-                time=moment(captured_ns, self._clock), state=state, reason=reason, track=track,  # type: ignore[arg-type]
+                time=moment(captured_ns, self._clock), state=state,  # type: ignore[arg-type]
+                reason=reason, track=track, backend=self._model.backend if state == "online" else None,
             )
         )  # fmt: skip
 
@@ -209,6 +213,14 @@ class Reporter:
 
     def _publish(self, message: AnyMessage) -> bytes:
         return self._bus.publish(message) if self._bus is not None else encode(message)
+
+
+def _model(bundle: Bundle, backend: str, precision: str) -> Model:
+    graph = bundle.graphs.get(precision, bundle.graphs["fp32"])  # an engine may be of a graph made on this machine
+    return Model(
+        name=bundle.name, sha256=bundle.files[graph.file][0], backend=backend, window=bundle.window,
+        stride=bundle.stride, precision=precision,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 @contextmanager

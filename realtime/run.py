@@ -35,6 +35,7 @@ from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
 from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
 from realtime.schema import SECOND_NS, EndReason, Frame
+from realtime.scoring import Engine
 from realtime.source import Source, open_source
 from realtime.terminal import Terminal, log_to
 from realtime.window import WindowBuffer
@@ -48,10 +49,16 @@ EXAMPLES = """examples:
   python -m realtime.run --source today.mcap --fast --pub none --events again.jsonl
                                                                    decide again on kept skeletons
   python -m realtime.run --source synthetic --duration 30          a generated person; needs no camera
+  python -m export.trt BUNDLE --backend trt --precision fp16       build a TensorRT engine on this machine, once; then
+  python -m realtime.run --camera 0 --bundle BUNDLE --backend trt  run it, or end with exit code 6 or 3
+  python -m realtime.run --camera 0 --backend ort --precision fp32 the CPU, the trained model's own numbers
   python -m realtime.tail                                          in another terminal: print the events
 
-exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle refused, 4 source cannot be opened or was lost,
-  5 address in use, 6 GPU demanded but not there, 130 interrupted (Ctrl-C);
+a GPU that fails while the line runs: ONNX Runtime on the CPU goes on with the same windows; a line here and a status
+  message say so
+
+exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine refused, 4 source cannot be opened or
+  was lost, 5 address in use, 6 GPU or TensorRT demanded but not there, 130 interrupted (Ctrl-C);
   SIGTERM and SIGHUP close open events and give 0
 """
 MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
@@ -87,8 +94,15 @@ class RecognitionFlags:
     """What finds skeletons in pictures."""
     persons: int | None = None
     """People to follow at most. Default: one in pictures, which is all that MediaPipe follows; 8 in skeletons."""
-    backend: Literal["auto", "ort", "trt"] = "auto"
-    """What runs the model: ONNX Runtime on the CPU (ort); trt is refused with exit code 6 in this version."""
+    backend: Literal["auto", "trt", "rtx", "ort-cuda", "ort"] = "auto"
+    """What runs the model: TensorRT, TensorRT-RTX, ONNX Runtime on the GPU or on the CPU. auto: the first of these
+    that is ready here; the line says which, and why none before it."""
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    """What the model computes in. auto: the fastest that passed its gate; a CPU times fp32 and int8 at the start."""
+    engine: Path | None = None
+    """Take this TensorRT engine file, its sidecar beside it, instead of the one built into this user's cache."""
+    trust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Load --engine although it was copied here or others may write to its folder: an engine can run code."""
     threads: int = 1
     """CPU threads of the model."""
 
@@ -164,10 +178,13 @@ class Deadline:
 
 
 class Line:
-    """A source, the pipeline and its reporter, run as one loop."""
+    """A source, the pipeline with its engine, and its reporter, run as one loop."""
 
-    def __init__(self, source: Source, pipeline: Pipeline, reporter: Reporter, terminal: Terminal, stop: Stop) -> None:
+    def __init__(
+        self, source: Source, pipeline: Pipeline, engine: Engine, reporter: Reporter, terminal: Terminal, stop: Stop
+    ) -> None:
         self._source, self._pipeline, self._reporter = source, pipeline, reporter
+        self._engine, self._backend = engine, engine.backend
         self._terminal, self._stop = terminal, stop
         self._meter = Meter()
         self._persons: tuple[int, int] = (0, 0)
@@ -207,12 +224,21 @@ class Line:
 
     def _take(self, step: Step) -> None:
         decided = time.perf_counter_ns()
+        if self._engine.backend != self._backend:
+            self._tell_engine(step.frame.captured_ns)
         told = self._reporter.step(step)
         self._now_ns = step.frame.captured_ns
         self._persons = (len(step.poses), step.frame.index)
         spent = time.perf_counter_ns() - decided
         self._meter.add(step.stage_ns, spent, time.monotonic_ns() - step.frame.captured_ns)
         self._terminal.show(step, told, self._meter.fps)
+
+    def _tell_engine(self, captured_ns: int) -> None:
+        """The GPU failed and the CPU goes on: said before anything that the new engine decided."""
+        self._backend = self._engine.backend
+        self._reporter.engine_changed(self._backend, self._engine.precision)
+        self._reporter.status("online", captured_ns, self._engine.why)
+        self._terminal.say(self._engine.why)
 
     def _beat(self, paced: bool) -> None:
         """Once a second, frames or not: the heartbeat."""
@@ -261,25 +287,26 @@ def run(config: Config, console: Console) -> int:
     log_to(console, config.output.quiet)
     stop = Stop()
     bundle = load_bundle(config.recognition.bundle or default_bundle())
-    engine = open_engine(bundle, config.recognition.backend, config.recognition.threads)
+    chosen = config.recognition
+    engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
     outputs = config.output
     address = None if outputs.pub == "none" else outputs.pub
     given = config.input
     source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
     try:
         to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
-        reporter = Reporter(to, bundle, engine.backend, source.info)
+        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
         try:
             skeletons = source.info.skeletons
             pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
             persons = config.recognition.persons or (MOST_PERSONS if skeletons else 1)
             terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
-            terminal.opening(reporter.address, engine.backend)
+            terminal.opening(reporter.address, engine.backend, engine.why)
             if persons > 1 and not skeletons:
                 terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
             if outputs.wait_subscriber:
                 reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
-            line = Line(source, make_pipeline(pose, bundle, engine, persons), reporter, terminal, stop)
+            line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
             waits = source.info.live or given.source == "-"
             return line.run(given.duration, waits)
         finally:

@@ -126,10 +126,10 @@ def tolerances(graph: Graph) -> dict[str, float]:
 
 
 def verify(engine: Engine, bundle: Bundle, allowed: dict[str, float] | None = None) -> float:
-    """Proves the engine on the bundle's reference: outputs near enough, and the same best class.
+    """Proves the engine on the bundle's reference: every output near enough to the trained model's own.
 
-    allowed: largest difference of "logits" and "embedding"; by default as `tolerances` says of the engine's graph. The
-    best class may be another only where the trained model's own two best are nearer to each other than that allows.
+    allowed: largest difference of "logits" and "embedding"; by default as `tolerances` says of the engine's graph. So
+    the best class can be another only where the trained model's two best are nearer to each other than twice that.
     Returns the largest difference. Raises BundleError where the proof fails.
     """
     reference = load_reference(bundle)
@@ -146,11 +146,6 @@ def verify(engine: Engine, bundle: Bundle, allowed: dict[str, float] | None = No
                 f"{where} {name} differs from reference.npz by {difference:.3g} (at most {allowed[name]:.3g}); {REMEDY}"
             )
         worst = max(worst, difference)
-    best = np.sort(reference.logits, axis=1)  # (n, K)
-    clear = best[:, -1] - best[:, -2] > 2 * allowed["logits"] if best.shape[1] > 1 else np.ones(len(best), bool)
-    differing = np.flatnonzero(clear & (outputs[0].argmax(axis=1) != reference.logits.argmax(axis=1)))
-    if len(differing):
-        raise BundleError(f"{where} the best class of reference window {differing[0]} is another; {REMEDY}")
     length = np.linalg.norm(outputs[1], axis=1)
     if np.abs(length - 1).max() > 0.01:
         raise BundleError(f"{where} embeddings must have length 1, got {length.max():.3g}; {REMEDY}")

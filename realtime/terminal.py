@@ -38,13 +38,15 @@ class Terminal:
         if show:
             self._open_window()
 
-    def opening(self, address: str | None, backend: str) -> None:
-        """Says what was opened, and where the events are."""
+    def opening(self, address: str | None, backend: str, why: str) -> None:
+        """Says what was opened, where the events are, and why this engine runs the model."""
         size = f" {self._info.width}x{self._info.height}" if self._info.width else ""
         self.say(
             f"source {self._info.id} ({self._info.kind}{size}), model {self._bundle.name} on {backend}, "
             f"{len(self._bundle.actions)} actions, events on {address or 'no bus'}"
         )
+        if why:
+            self.say(f"engine: {why}")
 
     def show(self, step: Step, told: Sequence[ActionEvent], fps: float) -> None:
         """After each frame."""

@@ -232,7 +232,7 @@ def measure_age(video: Path, seconds: float, bundle: Bundle, progress: Progress)
     """Ages in ms of the frames that a consumer of 7 fps takes at live pace: when taken, and when it is done."""
     task = progress.add_task("age", total=seconds)
     source = open_source(str(video), fast=False)
-    engine, stage = open_engine(bundle), MediaPipePose()
+    engine, stage = open_engine(bundle, precision="auto"), MediaPipePose()
     pipeline = make_pipeline(stage, bundle, engine, 1)
     reporter = Reporter(Outputs(), bundle, engine.backend, source.info)
     taken, done = [], []
@@ -261,14 +261,14 @@ def measure_rate(
     """Seconds of each block of the line and of the bare loop, in pairs, and what the line's stages took."""
     source, bare = open_source(str(video), fast=True), Bare(video)
     task = progress.add_task("rate", total=None)
-    engine, stage, address = open_engine(bundle), MediaPipePose(), f"ipc://{folder}/rate"
+    engine, stage, address = open_engine(bundle, precision="auto"), MediaPipePose(), f"ipc://{folder}/rate"
     reporter = TimedReporter(Outputs(publish=address), bundle, engine.backend, source)
     turns = Turns(source, bare, progress, task)
     terminal = Terminal(Console(stderr=True), bundle, source.info, quiet=True, show=False)
     stop = Stop()
     with listening(address):
         reporter.wait_for_subscriber(20, stopped=lambda: stop.code is not None)
-        line = Line(turns, make_pipeline(stage, bundle, engine, 1), reporter, terminal, stop)  # type: ignore[arg-type]
+        line = Line(turns, make_pipeline(stage, bundle, engine, 1), engine, reporter, terminal, stop)  # type: ignore[arg-type]
         line.run(None)
         reporter.close()
     bare.close()

@@ -34,6 +34,8 @@ DOORS = {
     "av": {"camera"},
     "mediapipe": {"pose"},
     "onnxruntime": {"engine"},
+    "tensorrt": {"trt"},
+    "tensorrt_rtx": {"trt"},
     "zmq": {"bus"},
     "msgspec": {"messages"},
     "mcap": {"recording"},
@@ -44,7 +46,11 @@ COMMAND_LINE = {"tyro", "rich"}
 
 # The one file on the workshop's side that may import each of these; tests may do so too.
 WORKSHOP_DOORS = {
+    "onnxconverter_common": "export.precision",
     "open_clip": "train.text_clip",
+    "polygraphy": "export.build",
+    "tensorrt": "export.build",
+    "tensorrt_rtx": "export.build",
     "tokenizers": "train.text_minilm",
     "transformers": "train.prompts.local",
 }
@@ -230,6 +236,12 @@ def copy(tmp_path: Path) -> Path:
         ("realtime/pipeline.py", "def late():\n    import zmq", "its door is realtime/bus.py"),
         ("realtime/track.py", "import importlib\nimportlib.import_module('mediapipe')", "its door is realtime/pose.py"),
         ("realtime/engine.py", "import torch", "realtime imports torch"),
+        ("realtime/trt.py", "import polygraphy", "realtime imports polygraphy"),
+        ("realtime/trt.py", "def late():\n    import onnx", "realtime imports onnx"),
+        ("realtime/backends.py", "import tensorrt", "its door is realtime/trt.py"),
+        ("realtime/backends.py", "import onnxruntime", "its door is realtime/engine.py"),
+        ("export/trt.py", "from polygraphy.backend import trt", "its door is export/build.py"),
+        ("export/parity.py", "from onnxconverter_common import float16", "its door is export/precision.py"),
         ("realtime/camera.py", "import tyro", "its door is realtime/command.py"),
         ("train/fit.py", "import open_clip", "its door is train/text_clip.py"),
         ("export/parity.py", "def late():\n    from tokenizers import Tokenizer", "its door is train/text_minilm.py"),

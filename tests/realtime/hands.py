@@ -74,8 +74,19 @@ def model(gain: float = STRONG) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def write_hands(folder: Path) -> Path:
-    """A whole bundle around the model."""
+def gate(precision: str = "int8", **changes: object) -> dict:
+    """What the gate of a graph says in bundle.json; it passed unless told otherwise."""
+    fields = {
+        "precision": precision, "windows": 1000, "source": "made up", "agreement": 0.998, "needed": 0.99,
+        "passed": True, "allowed": False, "worst_logits": 0.3, "reference": {"logits": 0.1, "embedding": 0.01},
+        "accuracy": {"clips": 40, "fp32": 0.9, "this": 0.9}, "bytes": 10, "fp32_bytes": 20,
+        "latency_ms": {"1": 0.5, "8": 3.0}, "fp32_latency_ms": {"1": 1.0, "8": 6.0},
+    }  # fmt: skip
+    return {**fields, **changes}
+
+
+def write_hands(folder: Path, **graphs: tuple[bytes, dict]) -> Path:
+    """A whole bundle around the model. graphs: by precision, further graphs with their gates."""
     rule = {"on": 0.6, "off": 0.4, "min_on_s": 0.2, "min_off_s": 0.2}
     spec = {
         "name": "hands",
@@ -104,7 +115,12 @@ def write_hands(folder: Path) -> Path:
     packed = io.BytesIO()
     np.savez(packed, skeleton=skeleton, logits=logits, embedding=np.tile(np.float32([1, 0]), (len(skeleton), 1)))
     files = {"model.onnx": model(), "reference.npz": packed.getvalue(), "MODEL_CARD.md": b"# Hands\n"}
-    return write_bundle(folder, spec, files)
+    if graphs:
+        spec["graphs"] = {"fp32": {"file": "model.onnx", "gate": None}}
+    for precision, (graph, judged) in graphs.items():
+        files[f"model.{precision}.onnx"] = graph
+        spec["graphs"][precision] = {"file": f"model.{precision}.onnx", "gate": judged}
+    return write_bundle(folder, spec, files, replace=True)
 
 
 def figure(up: str | None = None, share: float = 1.0) -> np.ndarray:

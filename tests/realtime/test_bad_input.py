@@ -15,6 +15,7 @@ import pytest
 
 from realtime import run as program
 from realtime.bus import Publisher, Subscriber
+from realtime.cuda import driver_problem
 from realtime.messages import ActionEvent, AnyMessage, Status
 from realtime.recording import read_recording
 from realtime.schema import SECOND_NS
@@ -241,8 +242,22 @@ def test_flags_that_do_not_exist_or_do_not_parse_are_usage_errors(monkeypatch, c
     assert flags[0].strip("-") in capsys.readouterr().err.replace("cameras", "")
 
 
-def test_tensorrt_is_not_there(refused):
-    assert "no TensorRT engine; use --backend ort" in refused(6, "--backend", "trt")
+@pytest.mark.skipif(driver_problem() is None, reason="this machine has an NVIDIA driver and a GPU")
+@pytest.mark.parametrize("backend", ["trt", "rtx"])
+def test_a_gpu_that_is_not_there_is_told_with_what_to_do(refused, backend):
+    said = " ".join(refused(6, "--backend", backend).split())
+    assert f"backend {backend} was demanded but no NVIDIA driver" in said and "use --backend ort" in said
+    assert said.endswith(f"--backend {backend} --precision fp16") and "python -m export.trt" in said
+    assert "use --backend ort" in refused(6, "--backend", "ort-cuda")
+
+
+def test_a_precision_that_the_bundle_lacks_is_refused(refused):
+    assert "it has no int8 graph, only fp32" in refused(3, "--precision", "int8")
+
+
+def test_flags_of_engines_that_do_not_go_together_are_refused(refused):
+    assert "--backend ort takes none" in refused(2, "--backend", "ort", "--engine", "model.engine")
+    assert "--engine names" in refused(2, "--trust")
 
 
 def test_waiting_for_a_subscriber_who_never_comes_tells_nothing(refused):

@@ -183,8 +183,8 @@ def test_a_model_that_gives_infinities_is_refused(make):
 
 def test_backends_that_are_not_there_are_refused_with_what_is(make):
     bundle = make()
-    with pytest.raises(GpuError, match="pip install") as caught:
-        open_engine(bundle, "ort-cuda")
+    with pytest.raises(GpuError, match="has no CUDA provider: pip uninstall onnxruntime, then pip install") as caught:
+        OrtEngine(bundle, provider="cuda")
     assert caught.value.exit_code == 6
     with pytest.raises(UsageError, match="ort-cuda, ort, got 'cuda'"):
         open_engine(bundle, "cuda")

@@ -59,7 +59,7 @@ def wire_event(one=None, **changes):
         "seq": 1842,
         "source": Source(id="cam0", kind="usb", width=1280, height=720, fps=29.8),
         "action": Action(id="wave", name="waving", label_set="demo"),
-        "model": Model(name="demo", sha256="ab12", backend="onnxruntime/cpu", window=64, stride=4),
+        "model": Model(name="demo", sha256="ab12", backend="onnxruntime/cpu", window=64, stride=4, precision="int8"),
         "clock": CLOCK,
         "latency": Latency(capture_to_publish=84.0, pose=27.1, model=2.3, queue=4.0),
     }
@@ -86,6 +86,7 @@ def heartbeat(**changes):
 
 def status(**changes):
     fields = {"session": "5f2c", "seq": 0, "source": "cam0", "time": moment(5_000_000_000, CLOCK), "state": "online"}
+    fields["backend"] = "onnxruntime/cpu"
     return Status(**fields | changes)
 
 
@@ -122,6 +123,15 @@ def test_each_message_has_its_golden_bytes(name):
     golden = (GOLDEN / f"{name}.json").read_bytes().rstrip(b"\n")
     assert encode(EXAMPLES[name]()) == golden
     assert decode(golden) == EXAMPLES[name]()
+
+
+def test_messages_of_publishers_that_knew_fewer_fields_are_read():
+    event = json.loads((GOLDEN / "action-event-1.json").read_bytes())
+    del event["model"]["precision"]
+    assert decode(json.dumps(event)).model.precision is None
+    one = json.loads((GOLDEN / "status-1.json").read_bytes())
+    del one["backend"]
+    assert decode(json.dumps(one)) == status(backend=None)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 
 from realtime import run as program
-from realtime.backends import open_engine
+from realtime.backends import Falling, open_engine
 from realtime.bundle import default_bundle, load_bundle
 from realtime.bus import Subscriber
-from realtime.errors import LineError, SourceError
+from realtime.engine import OrtEngine
+from realtime.errors import GpuError, LineError, SourceError
 from realtime.feed import SourceInfo
 from realtime.generator.perform import perform
 from realtime.messages import ActionEvent, Heartbeat, PoseMessage, Status
@@ -235,12 +236,12 @@ def play(hands) -> Iterator[Callable[..., int]]:
     bundle = load_bundle(hands)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def run(source: Played, breaks: Exception | None = None, **outputs: Path) -> int:
-        engine = open_engine(bundle)
+    def run(source: Played, breaks: Exception | None = None, engine=None, said=None, **outputs: Path) -> int:
+        engine = engine or open_engine(bundle)
         reporter = Reporter(Outputs(**outputs), bundle, engine.backend, source.info)
-        terminal = Watched(Console(file=io.StringIO()), bundle, source.info, quiet=False, show=False)
+        terminal = Watched(Console(file=said or io.StringIO(), width=400), bundle, source.info, quiet=False, show=False)
         terminal.breaks = breaks
-        line = Line(source, make_pipeline(PassThrough(), bundle, engine, 1), reporter, terminal, Stop())
+        line = Line(source, make_pipeline(PassThrough(), bundle, engine, 1), engine, reporter, terminal, Stop())
         try:
             return line.run(None)
         finally:
@@ -302,3 +303,58 @@ def test_a_frame_keeps_its_time_from_source_to_event(play, tmp_path):
     late = [replace(f, poses=tuple(replace(p, captured_ns=f.captured_ns) for p in f.poses or ())) for f in late]
     play(Played(late), events=tmp_path / "events.jsonl")
     assert all(event.time.onset_mono_ns >= 10**15 for event in read_events(tmp_path / "events.jsonl"))
+
+
+class Failing(OrtEngine):
+    """An engine on a GPU that fails at its third call, as a driver that was reset does."""
+
+    backend, calls = "fake-1.0/gpu", 0
+
+    def _run(self, skeleton):
+        self.calls += 1
+        if self.calls == 3:
+            raise GpuError("cuStreamSynchronize failed: CUDA_ERROR_LAUNCH_FAILED")
+        return super()._run(skeleton)
+
+
+def test_a_gpu_that_fails_leaves_the_events_as_they_are_and_says_so_once(play, hands, tmp_path, monkeypatch):
+    statuses: list[Status] = []
+    publish = Reporter._publish
+    monkeypatch.setattr(
+        Reporter,
+        "_publish",
+        lambda self, m: (statuses.append(m) if isinstance(m, Status) else None, publish(self, m))[1],
+    )
+    bundle, said = load_bundle(hands), io.StringIO()
+    given = frames(((None, 1.0), ("right", 1.5), ("left", 1.5), (None, 1.0)))
+    play(Played(given), events=tmp_path / "cpu.jsonl")
+    statuses.clear()
+    fails_after = Failing(bundle)
+    fails_after.calls = -10  # so that an action is open when it fails
+    play(Played(given), engine=Falling(fails_after, bundle, 1), said=said, events=tmp_path / "gpu.jsonl")
+    with_gpu, without = read_events(tmp_path / "gpu.jsonl"), read_events(tmp_path / "cpu.jsonl")
+    assert [(e.phase, e.action.id, e.score, e.time.onset_mono_ns, e.end_reason) for e in with_gpu] == [
+        (e.phase, e.action.id, e.score, e.time.onset_mono_ns, e.end_reason) for e in without
+    ]
+    ran = [event.model.backend for event in with_gpu]
+    changes = [one != other for one, other in zip(ran, ran[1:], strict=False)]
+    assert ran[0] == "fake-1.0/gpu" and ran[-1].startswith("onnxruntime-") and sum(changes) == 1
+    assert [(status.state, status.backend) for status in statuses] == [
+        ("online", "fake-1.0/gpu"), ("online", ran[-1]), ("ended", None),
+    ]  # fmt: skip
+    why = statuses[1].reason
+    assert why.startswith("fake-1.0/gpu failed while running (cuStreamSynchronize failed") and why in said.getvalue()
+    assert said.getvalue().count("failed while running") == 1
+
+
+def test_an_engine_that_fails_without_another_to_go_on_ends_the_line(play, hands, tmp_path):
+    with pytest.raises(GpuError, match="LAUNCH_FAILED"):
+        play(Played(frames()), engine=Failing(load_bundle(hands)), events=tmp_path / "events.jsonl")
+
+
+def test_the_line_says_what_runs_the_model_and_why(line, recording, capfd):
+    assert line("--source", recording, "--fast") == 0
+    said = capfd.readouterr().err
+    assert "model hands on onnxruntime-" in said and "\nengine: fp32 is the bundle's one graph" in said
+    assert line("--source", recording, "--fast", "--backend", "ort", "--precision", "fp32") == 0
+    assert "\nengine: fp32, as asked" in capfd.readouterr().err
