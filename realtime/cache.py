@@ -96,7 +96,7 @@ def foreign(path: Path) -> str | None:
 
 def read_plain(file: Path, most: int) -> bytes:
     """A plain file's bytes. Raises OSError, ValueError where it is none or has more than `most` bytes."""
-    with file.open("rb") as stream:
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # a pipe would block
         status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{file.name} is not a plain file")

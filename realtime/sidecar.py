@@ -103,13 +103,17 @@ class Sidecar:
     @classmethod
     def from_json(cls, text: str | bytes) -> Sidecar:
         """Raises ValueError naming the key."""
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_no_constant)
         if isinstance(document, dict) and document.get("schema") != SCHEMA:
             raise ValueError(f"schema must be {SCHEMA!r}, got {short(document.get('schema'))}")
         sidecar: Sidecar = _parse(cls, document, "")
         if sidecar.kind not in BACKENDS:
             raise ValueError(f"kind must be one of {', '.join(BACKENDS)}, got {short(sidecar.kind)}")
         return sidecar
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
 
 
 _PARTS: dict[str, Any] = {"Source": Source, "Build": Build, "Profile": Profile, "Verified": Verified}
@@ -356,9 +360,14 @@ def _other_contract(sidecar: Sidecar, expected: Expected) -> str | None:
     """What differs between the engine's contract and the bundle's, by name; then whether the graph is another."""
     wanted = json.loads(json.dumps(expected.contract))  # tuples become lists
     for key in [*wanted, *(key for key in sidecar.contract if key not in wanted)]:
-        if sidecar.contract.get(key) != wanted.get(key):
-            found, needed = short(sidecar.contract.get(key)), short(wanted.get(key))
-            return f"its {key} is another than this bundle's: {found}, not {needed}"
+        found, needed = sidecar.contract.get(key), wanted.get(key)
+        if found != needed and isinstance(found, list) and isinstance(needed, list) and len(found) == len(needed):
+            place = next(i for i, pair in enumerate(zip(found, needed, strict=True)) if pair[0] != pair[1])
+            return (
+                f"its {key} are not this bundle's: entry {place} is {short(found[place])}, not {short(needed[place])}"
+            )
+        if found != needed:
+            return f"its {key} is not this bundle's: {short(found)}, not {short(needed)}"
     if sidecar.source.onnx_sha256 != expected.onnx_sha256:
         return (
             f"it was built from the graph {sidecar.source.onnx_sha256[:12]}..., this bundle has "
