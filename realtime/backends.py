@@ -130,8 +130,9 @@ def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> Or
         return engine
     engines, left_out = [], []
     for name in WORTH_TIMING[provider]:
-        if name not in bundle.graphs or not bundle.graphs[name].usable:
-            left_out.append(f"{name} {bundle.graphs[name].judged()}" if name in bundle.graphs else f"it has no {name}")
+        graph = bundle.graphs.get(name)
+        if graph is None or not graph.usable:
+            left_out.append(f"its {name} graph {graph.judged()}" if graph else f"the bundle has no {name} graph")
             continue
         try:
             engine = OrtEngine(bundle, threads, name, provider)
@@ -141,22 +142,22 @@ def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> Or
             if name == "fp32":
                 raise
             left_out.append(f"{name} does not give its reference results here ({error})")
-    return _fastest(engines, load_reference(bundle).skeleton, left_out)
-
-
-def _fastest(engines: Sequence[OrtEngine], skeleton: np.ndarray, left_out: Sequence[str]) -> OrtEngine:
-    """The engine that is fastest at one window; the others are closed. left_out: what was not even timed, and why."""
-    notes = f" ({'; '.join(left_out)})" if left_out else ""
     if len(engines) == 1:
-        engines[0].why = f"{engines[0].precision} is the bundle's one graph for this{notes}"
+        engines[0].why = f"fp32: {'; '.join(left_out)}"
         return engines[0]
+    return _faster(engines, load_reference(bundle).skeleton)
+
+
+def _faster(engines: Sequence[OrtEngine], skeleton: np.ndarray) -> OrtEngine:
+    """The one of two engines that is faster at one window; the other is closed."""
     medians = timed(engines, skeleton)
-    order = np.argsort(medians)
-    best = engines[order[0]]
-    others = ", ".join(f"{medians[i]:.2g} for {engines[i].precision}" for i in order[1:])
-    best.why = f"{best.precision}: {medians[order[0]]:.2g} ms a window against {others}{notes}"
-    for i in order[1:]:
-        engines[i].close()
+    first, second = np.argsort(medians)
+    best = engines[first]
+    best.why = (
+        f"{best.precision}: {medians[first]:.2g} ms a window against {medians[second]:.2g} for "
+        f"{engines[second].precision}"
+    )
+    engines[second].close()
     return best
 
 

@@ -5,7 +5,6 @@ Nothing is read from the network and no camera is opened. What may crash on impo
 
 from __future__ import annotations
 
-import ctypes.util
 import glob
 import hashlib
 import importlib.metadata
@@ -13,20 +12,17 @@ import importlib.util
 import os
 import platform
 import re
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from realtime.accelerator import accelerator
 from realtime.bundle import default_bundle, load_bundle
 from realtime.errors import BundleError
+from realtime.probe import Check, Probe, probe
 
-State = Literal["ok", "note", "missing"]
 INSTALL = "run `make install` in the project's folder"
 # Package, oldest version that will do, first version that will not.
 PACKAGES = (
@@ -48,46 +44,14 @@ MODELS = {
     "pose_detection/pose_detection.tflite": "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
     "pose_landmark/pose_landmark_full.tflite": "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
 }
-PROBE_TIMEOUT_S = 60.0
 _OPENCV = "import cv2; print(cv2.__version__)"
 _POSE = "from realtime.pose import MediaPipePose; MediaPipePose().close(); print('starts')"
 _PROVIDERS = "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))"
-_ENGINE = (
+_ENGINE = (  # as the line opens it
     "import sys; from realtime.bundle import load_bundle; from realtime.backends import open_engine; "
-    "print(open_engine(load_bundle(sys.argv[1])).backend)"
+    "engine = open_engine(load_bundle(sys.argv[1]), precision='auto'); "
+    "print(f'{engine.backend} ({engine.why})')"
 )
-
-
-@dataclass(frozen=True)
-class Check:
-    """One row: what was looked for, what was found, and what to do about it ("" where nothing)."""
-
-    group: str
-    name: str
-    state: State
-    found: str
-    advice: str = ""
-
-
-Probe = Callable[[str, str], tuple[bool, str]]
-
-
-def probe(code: str, argument: str = "") -> tuple[bool, str]:
-    """Runs a line of Python in a child process: (it worked, what it printed or why it did not)."""
-    root = str(Path(__file__).resolve().parent.parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(":")}
-    command = [sys.executable, "-c", code, *([argument] if argument else [])]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"no answer in {PROBE_TIMEOUT_S:.0f} s"
-    if done.returncode == 0:
-        return True, (done.stdout.strip().splitlines() or ["ok"])[-1]
-    if done.returncode < 0:
-        return False, f"the process died of signal {-done.returncode}"
-    return False, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 def examine(folder: Path | None = None, port: int = 5556, ask: Probe = probe) -> list[Check]:
@@ -100,9 +64,10 @@ def examine(folder: Path | None = None, port: int = 5556, ask: Probe = probe) ->
     with ThreadPoolExecutor(4) as pool:  # these wait for child processes, side by side
         opencv, pose = pool.submit(_opencv, ask), pool.submit(_pose, ask)
         bundle, providers = pool.submit(_bundle, ask, folder), pool.submit(_providers, ask)
+        gpu = pool.submit(accelerator, ask, folder, _version)
         rows = [*_machine(), *_packages(_version), *_models()]
-        rows += [opencv.result(), pose.result(), *bundle.result(), providers.result()]
-    return [*rows, *_accelerator(), *_cameras(), _display(), _port(port)]
+        rows += [opencv.result(), pose.result(), *bundle.result(), providers.result(), *gpu.result()]
+    return [*rows, *_cameras(), _display(), _port(port)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -204,38 +169,6 @@ def _providers(ask: Probe) -> Check:
     good, said = ask(_PROVIDERS, "")
     advice = "" if good else f"onnxruntime does not load: {INSTALL}"
     return Check("model", "ONNX Runtime providers", "ok" if good else "missing", said, advice)
-
-
-def _accelerator() -> Iterator[Check]:
-    tegra = Path("/etc/nv_tegra_release")
-    board = Path("/proc/device-tree/model")
-    if tegra.exists():
-        name = board.read_text(errors="replace").strip("\0\n") if board.exists() else "Jetson"
-        yield Check("accelerator", "Jetson", "ok", f"{name}: {tegra.read_text(errors='replace').partition(',')[0]}")
-    yield _gpu(shutil.which("nvidia-smi"))
-    cuda = ctypes.util.find_library("cudart")
-    yield Check("accelerator", "CUDA runtime", "ok" if cuda else "note", cuda or "none", "" if cuda else "not needed")
-    names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx")
-    wheels = [f"{name} {_version(name)}" for name in names if _version(name)]
-    library = ctypes.util.find_library("nvinfer")
-    found = ", ".join([*wheels[:1], *([library] if library else [])])
-    advice = "" if found else "not needed: the model runs on the CPU"
-    yield Check("accelerator", "TensorRT", "ok" if found else "note", found or "none", advice)
-
-
-def _gpu(tool: str | None) -> Check:
-    if tool is None:
-        return Check(
-            "accelerator", "NVIDIA GPU", "note", "none (no nvidia-smi)", "not needed: the line runs on the CPU"
-        )
-    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=10.0, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("accelerator", "NVIDIA GPU", "note", f"nvidia-smi does not answer ({type(error).__name__})", "")
-    said = (done.stdout if done.returncode == 0 else done.stderr or done.stdout).strip().replace("\n", "; ")
-    state: State = "ok" if done.returncode == 0 and said else "note"
-    return Check("accelerator", "NVIDIA GPU", state, said or "none", "" if state == "ok" else "check the driver")
 
 
 def _cameras() -> Iterator[Check]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:  # at run time it needs packages that this program is there to miss
-    from realtime.checks import Check
+    from realtime.probe import Check
 
 EXAMPLES = """examples:
   python -m realtime.doctor

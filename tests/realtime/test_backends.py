@@ -58,7 +58,7 @@ class Slow:
 def test_without_a_gpu_auto_is_the_cpu_and_says_so(make, no_gpu):
     engine = open_engine(make(), precision="auto")
     assert engine.backend.endswith("/cpu") and engine.precision == "fp32"
-    assert engine.why.endswith("(it has no int8); no NVIDIA driver is installed")
+    assert engine.why.endswith("fp32: the bundle has no int8 graph; no NVIDIA driver is installed")
 
 
 def test_the_faster_graph_is_taken_and_the_times_are_told(make, no_gpu):
@@ -66,7 +66,7 @@ def test_the_faster_graph_is_taken_and_the_times_are_told(make, no_gpu):
     skeleton = load_reference(bundle).skeleton
     slow, fast = Slow(OrtEngine(bundle), 4.0), Slow(OrtEngine(bundle, precision="int8"), 0.5)
     slow.close = fast.close = lambda: None
-    best = backends._fastest([slow, fast], skeleton, [])
+    best = backends._faster([slow, fast], skeleton)
     assert best is fast
     assert best.why.startswith("int8: 0.") and " ms a window against 4" in best.why and "for fp32" in best.why
     assert abs(slow.calls - fast.calls) <= 1  # in turns, so that other work on this machine hits both alike
@@ -98,7 +98,7 @@ def test_a_failed_gate_is_refused_where_demanded_and_left_out_under_auto(make, n
         open_engine(bundle, precision="int8")
     assert "--allow-drop" in str(caught.value) and "\n" not in str(caught.value)
     engine = open_engine(bundle, precision="auto")
-    assert engine.precision == "fp32" and "int8 failed: 90.00%" in engine.why
+    assert engine.precision == "fp32" and "its int8 graph failed: 90.00%" in engine.why
 
 
 def test_a_failed_gate_that_was_overruled_runs(make, no_gpu):

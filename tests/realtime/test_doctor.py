@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from realtime import checks
+from realtime.accelerator import _CACHED, _LIBRARY, accelerator
 from realtime.bundle import write_bundle
 from realtime.doctor import as_json, show
 
@@ -50,6 +51,45 @@ def test_what_does_not_load_is_missing_and_comes_with_advice(bundle):
         row = rows(found)[name]
         assert (row.state, row.found) == ("missing", "ImportError: libGL.so.1")
         assert row.advice
+
+
+def test_without_a_gpu_nothing_of_nvidia_is_imported_and_nothing_is_missing(bundle):
+    asked: list[str] = []
+
+    def no_driver(code: str, argument: str) -> tuple[bool, str]:
+        asked.append(code)
+        return False, "no NVIDIA driver is installed"
+
+    found = rows(accelerator(no_driver, bundle, {"tensorrt-rtx": "1.7.1"}.get))
+    assert len(asked) == 1 and "driver_problem" in asked[0]
+    assert {check.state for check in found.values()} <= {"ok", "note"}
+    assert found["NVIDIA driver, GPU"].found == "no NVIDIA driver is installed"
+    assert found["TensorRT-RTX"].found == "1.7.1" and "no GPU" in found["TensorRT-RTX"].advice
+    assert found["TensorRT"].found == "none"
+
+
+def test_with_a_gpu_libraries_are_tried_and_an_engine_is_looked_for(bundle):
+    def with_driver(code: str, argument: str) -> tuple[bool, str]:
+        if "devices" in code:
+            return True, "Orin, compute capability 8.7, 8 GB"
+        if "library" in code:
+            return argument == "tensorrt", "10.3.0" if argument == "tensorrt" else "TensorRT-RTX cannot be imported"
+        return True, "none"
+
+    found = rows(accelerator(with_driver, bundle, lambda name: None))
+    assert found["NVIDIA driver, GPU"].found == "Orin, compute capability 8.7, 8 GB"
+    assert (found["TensorRT"].state, found["TensorRT"].found) == ("ok", "10.3.0")
+    assert "pip install tensorrt-rtx" in found["TensorRT-RTX"].advice
+    assert found["engine of this bundle"].advice == f"build one: python -m export.trt {bundle}"
+
+
+def test_the_probes_of_the_accelerator_are_valid_python(bundle):
+    found = rows(accelerator(checks.probe, bundle, lambda name: None))
+    assert "Error" not in found["NVIDIA driver, GPU"].found
+    for code, argument in ((_LIBRARY, "tensorrt"), (_CACHED, str(bundle))):
+        good, said = checks.probe(code, argument)
+        assert "Traceback" not in said and "Error" not in said, said
+        assert good or "backend trt was demanded but" in said
 
 
 def test_a_damaged_bundle_is_missing_and_named(bundle):

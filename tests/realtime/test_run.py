@@ -353,6 +353,6 @@ def test_an_engine_that_fails_without_another_to_go_on_ends_the_line(play, hands
 def test_the_line_says_what_runs_the_model_and_why(line, recording, capfd):
     assert line("--source", recording, "--fast") == 0
     said = capfd.readouterr().err
-    assert "model hands on onnxruntime-" in said and "\nengine: fp32 is the bundle's one graph" in said
+    assert "model hands on onnxruntime-" in said and "\nengine: fp32: the bundle has no int8 graph" in said
     assert line("--source", recording, "--fast", "--backend", "ort", "--precision", "fp32") == 0
     assert "\nengine: fp32, as asked" in capfd.readouterr().err
