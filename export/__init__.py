@@ -1,3 +1,1 @@
-"""The exporter: checkpoint to bundle."""
-
-import train  # noqa: F401  # says what to install where torch is not there
+"""The exporter: checkpoint to bundle to engine. A device builds its engines with this and no torch."""
