@@ -38,8 +38,7 @@ _INSTALL = {
     "tensorrt": "pip install tensorrt-cu13, or on a Jetson: sudo apt install python3-libnvinfer",
     "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
 }
-# What get_engine_validity names and building anew does not mend.
-_NOT_THE_ENGINE = ("UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR")
+_MENDED_BY_BUILDING = {"VERSION_MISMATCH", "MALFORMED_ENGINE"}  # of what get_engine_validity names
 _OUTPUTS = ("logits", "embedding")
 
 
@@ -166,18 +165,16 @@ class TrtEngine(BundleEngine):
         if not hasattr(self._runtime, "get_engine_validity"):
             return
         validity, bits = self._runtime.get_engine_validity(plan)
-        reasons = [
-            name
-            for name, member in self._trt.EngineInvalidityDiagnostics.__members__.items()
-            if int(bits) & int(member)
-        ]
-        said = f"{validity.name}{': ' if reasons else ''}{', '.join(reasons)}"
+        known = self._trt.EngineInvalidityDiagnostics.__members__
+        reasons = [name for name, member in known.items() if int(bits) & int(member)]
+        said = f"{self._name} calls it {validity.name}" + "".join(f" {name}" for name in reasons)
         if validity == self._trt.EngineValidity.SUBOPTIMAL:
-            self.warnings += (f"{self._name} calls the engine {said}",)
+            self.warnings += (said,)
         elif validity != self._trt.EngineValidity.VALID:
-            if any(reason in _NOT_THE_ENGINE for reason in reasons):
-                raise GpuError(f"engine {self.path}: {self._name} calls it {said} on {self._gpu}; use --backend ort")
-            self._refuse(f"{self._name} calls it {said}")
+            said += f" on {self._gpu} ({self._said()})"
+            if reasons and _MENDED_BY_BUILDING.issuperset(reasons):
+                self._refuse(said)
+            raise GpuError(f"engine {self.path}: {said}; use --backend ort")
 
     def _check_tensors(self) -> dict[str, tuple[int, ...]]:
         """Largest shape of each tensor, once inputs, outputs, types and shapes are those of the bundle."""

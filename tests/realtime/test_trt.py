@@ -339,7 +339,7 @@ def rtx(monkeypatch, bundle, gpu) -> FakeTrt:
 
     def runtime(logger: Any) -> Any:
         made = plain(logger)
-        made.get_engine_validity = lambda plan: fake.verdict
+        made.get_engine_validity = lambda plan: logger.log(fake.ILogger.ERROR, "in words") or fake.verdict
         return made
 
     monkeypatch.setattr(fake, "Runtime", runtime)
@@ -367,16 +367,16 @@ def test_an_engine_built_without_a_gpu_is_found_and_runs_on_one(bundle, rtx):
 def test_an_engine_that_is_not_the_best_is_run_with_a_warning(bundle, rtx):
     path = put_rtx(bundle)
     rtx.verdict = (rtx.EngineValidity.SUBOPTIMAL, 0)
-    assert TrtEngine(bundle, path).warnings == ("TensorRT-RTX 1.7.1.116 calls the engine SUBOPTIMAL",)
+    assert TrtEngine(bundle, path).warnings == ("TensorRT-RTX 1.7.1.116 calls it SUBOPTIMAL",)
 
 
 @pytest.mark.parametrize(
     ("bits", "kind", "said"),
     [
-        (1, BundleError, "calls it INVALID: VERSION_MISMATCH; build it here: python -m export.trt"),
-        (32, BundleError, "calls it INVALID: MALFORMED_ENGINE; build it here: python -m export.trt"),
-        (6, GpuError, "calls it INVALID: UNSUPPORTED_CC, OLD_CUDA_DRIVER on Orin; use --backend ort"),
-        (0, BundleError, "calls it INVALID; build it here: python -m export.trt"),
+        (1, BundleError, "INVALID VERSION_MISMATCH on Orin (in words); build it here: python -m export.trt"),
+        (32, BundleError, "INVALID MALFORMED_ENGINE on Orin (in words); build it here: python -m export.trt"),
+        (6, GpuError, "INVALID UNSUPPORTED_CC OLD_CUDA_DRIVER on Orin (in words); use --backend ort"),
+        (0, GpuError, "INVALID on Orin (in words); use --backend ort"),  # as TensorRT-RTX 1.7 says of an old driver
     ],
 )
 def test_an_engine_that_the_library_calls_invalid_is_never_deserialised(bundle, rtx, bits, kind, said):
