@@ -19,13 +19,13 @@ def scale_shift(norm: Norm) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.double() - norm.running_mean.double() * scale
 
 
-def conv(weight: Tensor, bias: Tensor, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A convolution of weight (C', C, 1, span) along time that keeps the length (but for its stride)."""
+def conv(weight: Tensor, bias: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution of weight (C', C / groups, 1, span) along time that keeps the length (but for its stride)."""
     channels_out, channels_in, _, span = weight.shape
     padding = (0, dilation * (span // 2))
-    made = nn.Conv2d(channels_in, channels_out, (1, span), (1, stride), padding, (1, dilation))
+    made = nn.Conv2d(groups * channels_in, channels_out, (1, span), (1, stride), padding, (1, dilation), groups)
     assert made.bias is not None
-    made.weight.data, made.bias.data = weight.float().contiguous(), bias.float().contiguous()
+    made.weight.data, made.bias.data = weight.detach().float().contiguous(), bias.detach().float().contiguous()
     return made
 
 

@@ -20,7 +20,7 @@ from train.backbones import BACKBONES
 
 SHAPE = (CHANNELS, WINDOW, len(CORE_16))
 ALLOWED = {
-    "Add", "Clip", "Concat", "Conv", "Div", "Gemm", "MatMul", "MaxPool", "Mul", "ReduceL2", "ReduceMean",
+    "Add", "Clip", "Concat", "Conv", "Div", "Gemm", "MatMul", "Max", "MaxPool", "Mul", "ReduceL2", "ReduceMean",
     "Relu", "Reshape", "Slice", "Split", "Sub", "Tanh", "Transpose", "Unsqueeze",
 }  # fmt: skip
 ALLOWED_FUSED = ALLOWED | {"Gelu", "LayerNormalization", "Softmax", "Squeeze"}
