@@ -24,7 +24,7 @@ from realtime.trt import TrtEngine, cached_engine
 BACKENDS = ("auto", "trt", "rtx", "ort-cuda", "ort")
 PRECISIONS = ("auto", *GRAPH_PRECISIONS)
 WORTH_TIMING = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}  # fp16 is slower than fp32 on a CPU
-TIMING_S = 0.05  # for each graph
+TIMING_S = 0.03  # for each graph: a start-up waits for it
 LEAST_RUNS = 5
 KINDS = {"trt": "tensorrt", "rtx": "tensorrt_rtx"}  # backend: the library
 ON_A_GPU = ("fp16", "fp32", "int8")  # in this order where auto precision finds several engines

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
         signal.signal(quietly, lambda number, frame: os._exit(0))
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -287,32 +288,27 @@ def run(config: Config, console: Console) -> int:
     log_to(console, config.output.quiet)
     stop = Stop()
     bundle = load_bundle(config.recognition.bundle or default_bundle())
-    chosen = config.recognition
-    engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
-    outputs = config.output
+    chosen, given, outputs = config.recognition, config.input, config.output
     address = None if outputs.pub == "none" else outputs.pub
-    given = config.input
-    source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
-    try:
-        to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+    to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+    with ExitStack() as opened:  # closed again in the opposite order, whatever happens
+        engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
+        opened.callback(engine.close)
+        source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+        opened.callback(source.close)
         reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
-        try:
-            skeletons = source.info.skeletons
-            pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
-            persons = config.recognition.persons or (MOST_PERSONS if skeletons else 1)
-            terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
-            terminal.opening(reporter.address, engine.backend, engine.why)
-            if persons > 1 and not skeletons:
-                terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
-            if outputs.wait_subscriber:
-                reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
-            line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
-            waits = source.info.live or given.source == "-"
-            return line.run(given.duration, waits)
-        finally:
-            reporter.close()
-    finally:
-        source.close()
+        opened.callback(reporter.close)
+        skeletons = source.info.skeletons
+        pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
+        persons = chosen.persons or (MOST_PERSONS if skeletons else 1)
+        terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
+        terminal.opening(reporter.address, engine.backend, engine.why)
+        if persons > 1 and not skeletons:
+            terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
+        if outputs.wait_subscriber:
+            reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
+        line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
+        return line.run(given.duration, waits=source.info.live or given.source == "-")
 
 
 def _check(config: Config) -> None:

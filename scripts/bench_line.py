@@ -41,6 +41,7 @@ from realtime.pose import MediaPipePose
 from realtime.report import Outputs, Reporter
 from realtime.run import Line, Stop, make_pipeline
 from realtime.schema import Event, Frame
+from realtime.scoring import Engine
 from realtime.source import Source, open_source
 from realtime.terminal import Terminal
 
@@ -98,8 +99,8 @@ class Figure:
 class TimedReporter(Reporter):
     """A reporter that keeps what each frame cost: the pipeline's stages and the telling, in nanoseconds."""
 
-    def __init__(self, outputs: Outputs, bundle: Bundle, backend: str, source: Source) -> None:
-        super().__init__(outputs, bundle, backend, source.info)
+    def __init__(self, outputs: Outputs, bundle: Bundle, engine: Engine, source: Source) -> None:
+        super().__init__(outputs, bundle, engine.backend, source.info, engine.precision)
         self.rows: list[tuple[int, ...]] = []
         self.beats_ns = self.people = 0
 
@@ -234,7 +235,7 @@ def measure_age(video: Path, seconds: float, bundle: Bundle, progress: Progress)
     source = open_source(str(video), fast=False)
     engine, stage = open_engine(bundle, precision="auto"), MediaPipePose()
     pipeline = make_pipeline(stage, bundle, engine, 1)
-    reporter = Reporter(Outputs(), bundle, engine.backend, source.info)
+    reporter = Reporter(Outputs(), bundle, engine.backend, source.info, engine.precision)
     taken, done = [], []
     begun = time.monotonic()
     for frame in source:
@@ -262,7 +263,7 @@ def measure_rate(
     source, bare = open_source(str(video), fast=True), Bare(video)
     task = progress.add_task("rate", total=None)
     engine, stage, address = open_engine(bundle, precision="auto"), MediaPipePose(), f"ipc://{folder}/rate"
-    reporter = TimedReporter(Outputs(publish=address), bundle, engine.backend, source)
+    reporter = TimedReporter(Outputs(publish=address), bundle, engine, source)
     turns = Turns(source, bare, progress, task)
     terminal = Terminal(Console(stderr=True), bundle, source.info, quiet=True, show=False)
     stop = Stop()
