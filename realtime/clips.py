@@ -197,7 +197,7 @@ def open_npz(path: Path, *, fps: float = 30.0) -> Opened:
     """
     named = f"clip {path}"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a broken one open
             data = {name: arrays[name] for name in arrays.files}
     except OSError as error:
         raise SourceError(f"{named}: {error.strerror or error}; check the file and its permissions") from error
