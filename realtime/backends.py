@@ -113,7 +113,8 @@ def _open_file(bundle: Bundle, path: Path, kind: str | None, precision: str | No
     """One TensorRT engine, proven: it may be as far from the reference as the gate of its graph allows."""
     engine = TrtEngine(bundle, path, kind, precision, trust)
     try:
-        verify(engine, bundle, tolerances(engine.graph))
+        again = f"build the engine again: {rebuild_command(bundle.path, engine.sidecar.kind, engine.precision)}"
+        verify(engine, bundle, tolerances(engine.graph), again)
     except (GpuError, BundleError):
         engine.close()
         raise

@@ -125,12 +125,12 @@ def tolerances(graph: Graph) -> dict[str, float]:
     return {name: TOLERANCE + SPREAD * found for name, found in graph.reference.items()}
 
 
-def verify(engine: Engine, bundle: Bundle, allowed: dict[str, float] | None = None) -> float:
+def verify(engine: Engine, bundle: Bundle, allowed: dict[str, float] | None = None, remedy: str = REMEDY) -> float:
     """Proves the engine on the bundle's reference: every output near enough to the trained model's own.
 
     allowed: largest difference of "logits" and "embedding"; by default as `tolerances` says of the engine's graph. So
     the best class can be another only where the trained model's two best are nearer to each other than twice that.
-    Returns the largest difference. Raises BundleError where the proof fails.
+    remedy: what refusals end in. Returns the largest difference. Raises BundleError where the proof fails.
     """
     reference = load_reference(bundle)
     allowed = allowed or tolerances(bundle.graphs[engine.precision])
@@ -139,14 +139,14 @@ def verify(engine: Engine, bundle: Bundle, allowed: dict[str, float] | None = No
     outputs = engine.infer(reference.skeleton)
     for name, got, wanted in zip(("logits", "embedding"), outputs, reference[1:], strict=True):
         if got.shape != wanted.shape:
-            raise BundleError(f"{where} {name} is {got.shape}, reference.npz says {wanted.shape}; {REMEDY}")
+            raise BundleError(f"{where} {name} is {got.shape}, reference.npz says {wanted.shape}; {remedy}")
         difference = float(np.abs(got - wanted).max())
         if not difference <= allowed[name]:
             raise BundleError(
-                f"{where} {name} differs from reference.npz by {difference:.3g} (at most {allowed[name]:.3g}); {REMEDY}"
+                f"{where} {name} differs from reference.npz by {difference:.3g} (at most {allowed[name]:.3g}); {remedy}"
             )
         worst = max(worst, difference)
     length = np.linalg.norm(outputs[1], axis=1)
     if np.abs(length - 1).max() > 0.01:
-        raise BundleError(f"{where} embeddings must have length 1, got {length.max():.3g}; {REMEDY}")
+        raise BundleError(f"{where} embeddings must have length 1, got {length.max():.3g}; {remedy}")
     return worst
