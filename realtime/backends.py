@@ -16,8 +16,9 @@ from realtime.cuda import driver_problem
 from realtime.engine import OrtEngine
 from realtime.errors import BundleError, GpuError, UsageError
 from realtime.graphs import PRECISIONS as GRAPH_PRECISIONS
+from realtime.graphs import Graph
 from realtime.schema import Scores, Window
-from realtime.scoring import Engine, tolerances, verify
+from realtime.scoring import Engine, verify
 from realtime.sidecar import rebuild_command
 from realtime.trt import TrtEngine, cached_engine
 
@@ -114,7 +115,7 @@ def _open_file(bundle: Bundle, path: Path, kind: str | None, precision: str | No
     engine = TrtEngine(bundle, path, kind, precision, trust)
     try:
         again = f"build the engine again: {rebuild_command(bundle.path, engine.sidecar.kind, engine.precision)}"
-        verify(engine, bundle, tolerances(engine.graph), again)
+        verify(engine, bundle, remedy=again)
     except (GpuError, BundleError):
         engine.close()
         raise
@@ -197,6 +198,11 @@ class Falling:
     def precision(self) -> str:
         """fp32, fp16 or int8."""
         return self._engine.precision
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that runs, with its gate."""
+        return self._engine.graph
 
     @property
     def why(self) -> str:

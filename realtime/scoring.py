@@ -35,6 +35,10 @@ class Engine(ScoresWindows, Protocol):
         """fp32, fp16 or int8."""
 
     @property
+    def graph(self) -> Graph:
+        """The graph that runs or that the engine was built from, with its gate."""
+
+    @property
     def why(self) -> str:
         """Why this engine and not another: one line for people, or "" where none was chosen from others."""
 
@@ -50,6 +54,7 @@ class BundleEngine(ABC):
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
         self._bundle, self._precision = bundle, precision
+        self.graph = bundle.graphs.get(precision, bundle.graphs["fp32"])  # an engine of a graph made here says so
         self.why = ""
 
     @property
@@ -65,7 +70,7 @@ class BundleEngine(ABC):
     @property
     def file(self) -> str:
         """What is running, as refusals name it."""
-        return self._bundle.graphs[self._precision].file
+        return self.graph.file
 
     @abstractmethod
     def _run(self, skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +138,7 @@ def verify(engine: Engine, bundle: Bundle, allowed: dict[str, float] | None = No
     remedy: what refusals end in. Returns the largest difference. Raises BundleError where the proof fails.
     """
     reference = load_reference(bundle)
-    allowed = allowed or tolerances(bundle.graphs[engine.precision])
+    allowed = allowed or tolerances(engine.graph)
     where = f"bundle {bundle.path}: in {engine.precision} on {engine.backend}"
     worst = 0.0
     outputs = engine.infer(reference.skeleton)
