@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,8 @@ def test_a_bad_value_in_a_gate_is_refused_by_its_key(folder, key, value):
 @pytest.mark.parametrize("key", GATE_KEYS)
 def test_a_gate_that_lacks_a_key_is_refused(folder, key):
     assert f"graphs.int8.gate.'{key}'" in refusal(folder, lambda g: g["int8"]["gate"].pop(key))
+
+
+def test_a_gate_has_the_keys_that_the_exporter_writes():
+    parity = pytest.importorskip("export.parity", reason="the exporter's packages are not installed")
+    assert {entry.name for entry in fields(parity.Gate)} == set(GATE_KEYS) == set(gate())
