@@ -19,6 +19,7 @@ GATE_KEYS = (
     *("precision", "windows", "source", "agreement", "needed", "passed", "allowed", "worst_logits", "reference"),
     *("accuracy", "bytes", "fp32_bytes", "latency_ms", "fp32_latency_ms"),
 )
+_LONGEST = 4000  # characters
 _LARGEST = 1e6  # of a difference of logits, or of milliseconds
 
 
@@ -78,7 +79,8 @@ def _graph(path: Path, precision: str, entry: Any, listed: Collection[str]) -> G
 
 def _check_gate(gate: Fields, precision: str) -> None:
     gate.need(gate.values["precision"] == precision, "precision", repr(precision))
-    gate.text("source")
+    source = gate.values["source"]  # names every held-out subject
+    gate.need(isinstance(source, str) and 0 < len(source) <= _LONGEST and source.isprintable(), "source", "a line")
     for key in ("windows", "bytes", "fp32_bytes"):
         gate.whole(key, 0, 2**40)
     for key in ("agreement", "needed"):
