@@ -42,3 +42,9 @@ class GpuError(LineError):
     """A GPU or TensorRT that was demanded and is not there."""
 
     exit_code = 6
+
+
+class ParityError(LineError):
+    """A graph or engine that does not answer as the one it was made of."""
+
+    exit_code = 7
