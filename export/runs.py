@@ -1,0 +1,119 @@
+"""Trained runs as the exporter takes them: what is deployed, and beside it the untouched network that it must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.wrapper import Mean, Shifted, deployed
+from realtime.errors import BundleError, UsageError
+from realtime.skeleton import LAYOUTS
+from train.checkpoint import load
+from train.compose import Trained, load_network
+from train.vocabulary import NOTHING
+
+COMMON = ("layout", "channels", "bodies", "classes", "streams", "window", "fps", "encoder")  # of runs that go together
+
+
+class Answer(nn.Module):
+    """A checkpoint's own answers by one head, nothing folded: windows to logits (N, K) and unit embedding (N, D).
+
+    Takes (N, C, T, V, M), or (N, C, T, V) of one person; a network of two bodies sees the second as absent then.
+    """
+
+    def __init__(self, trained: Trained, head: str) -> None:
+        super().__init__()
+        self.network, self.interaction, self.head = trained.network, trained.interaction, head
+        self.bodies = trained.content["model"]["bodies"]
+        self.text, self.text_scale, self.fused_scale = trained.text, trained.text_scale, trained.fused_scale
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.ndim == 4:
+            x = nn.functional.pad(x.unsqueeze(-1), (0, self.bodies - 1))  # (N, C, T, V, M)
+        feature_map = self.network.feature_map(x)  # (N, F, T', V)
+        logits, embedding = self.network.heads(feature_map.mean(dim=(2, 3)))
+        if self.head == "skeleton" or self.text is None:
+            return logits, embedding
+        if self.head == "fused":
+            assert self.interaction is not None
+            fused = self.interaction(feature_map, self.network.project, self.text)
+            return self.fused_scale * fused, embedding
+        texts = self.text_scale * embedding @ self.text.T
+        return (texts if self.head == "text" else 0.5 * (logits + texts)), embedding
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Runs of one input and vocabulary as one model.
+
+    network: folded, what is exported. trained: unfolded, what it must equal. shape: of one window, (C, T, V), or
+    (C, T, V, M) for two people. model: the runs' common `model` entry. configs: each run's settings. text: class
+    texts (K, D) at unit length, several runs' side by side as their embeddings are; None without.
+    """
+
+    network: nn.Module
+    trained: nn.Module
+    shape: tuple[int, ...]
+    model: dict[str, Any]
+    configs: list[dict[str, Any]]
+    text: Tensor | None
+
+
+def file_of(run: Path) -> Path:
+    """The checkpoint that a run folder, or the file itself, stands for."""
+    return run / "last.safetensors" if run.is_dir() else run
+
+
+def load_runs(
+    runs: Sequence[Path], head: str = "skeleton", nothing_shift: float = 0.0, bodies: int | None = 1
+) -> Loaded:
+    """The network of one run, or the mean of several. bodies: people in a window; None for as many as in training.
+
+    Raises BundleError where a run is missing, runs differ in their input or vocabulary, or lack what the head needs.
+    """
+    if not runs:
+        raise UsageError(
+            "no run was named; give run folders of train.fit: python -m export.bundle runs/first --out DIR"
+        )
+    loaded = [load_network(file_of(run)) for run in runs]
+    model = loaded[0].content["model"]
+    for key in COMMON:
+        if any(trained.content["model"][key] != model[key] for trained in loaded):
+            raise BundleError(
+                f"runs {', '.join(map(str, runs))} differ in {key}; only runs of one input and vocabulary go together"
+            )
+    people = bodies or model["bodies"]
+    network = _one([deployed(trained, head, people) for trained in loaded])
+    whole = _one([Answer(trained, head) for trained in loaded])
+    if nothing_shift:
+        column, count = model["classes"].index(NOTHING), len(model["classes"])
+        network, whole = (Shifted(each, column, count, nothing_shift) for each in (network, whole))
+    texts = [trained.text for trained in loaded if trained.text is not None]
+    return Loaded(
+        network=network.eval().requires_grad_(False),
+        trained=whole.eval().requires_grad_(False),
+        shape=(model["channels"], model["window"], len(LAYOUTS[model["layout"]]), *([people] if people > 1 else [])),
+        model=model,
+        configs=[trained.content["config"] for trained in loaded],
+        text=nn.functional.normalize(torch.cat(texts, dim=1), dim=1) if texts else None,
+    )
+
+
+def _one(networks: list[nn.Module]) -> nn.Module:
+    return networks[0] if len(networks) == 1 else Mean(networks)
+
+
+def unfinished(runs: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """Epochs done and wanted of the runs that have not come to their end."""
+    found = {}
+    for run in runs:
+        _, content = load(file_of(run))
+        epochs = content["epochs_done"], content["config"]["epochs"]
+        if epochs[0] < epochs[1]:
+            found[run] = epochs
+    return found
