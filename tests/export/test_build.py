@@ -94,7 +94,7 @@ def test_what_the_builder_refuses_is_refused_in_its_own_words(rtx):
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((4, 5, 8), np.float32), "weight"))
     model.graph.node[0].CopyFrom(helper.make_node("MatMul", ["skeleton", "weight"], ["map"], name="product"))
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((5, 4), np.float32), "weight"))
-    with pytest.raises(BundleError, match="cannot build .*FP32 GEMM is not supported.*--precision fp16"):
+    with pytest.raises(BundleError, match=r"cannot build .*FP32 GEMM is not supported.*--precision fp16"):
         build_plan(model.SerializeToString(), NAME, "rtx", capabilities=("7.5",))
 
 
@@ -110,7 +110,7 @@ def test_polygraphy_is_told_which_library_and_the_environment_stays(rtx, monkeyp
     monkeypatch.delenv("POLYGRAPHY_USE_TENSORRT_RTX", raising=False)
     build._polygraphy("rtx")
     assert "POLYGRAPHY_USE_TENSORRT_RTX" not in os.environ
-    with pytest.raises(UsageError, match="has built with TensorRT-RTX already.*a process of its own"):
+    with pytest.raises(UsageError, match=r"has built with TensorRT-RTX already.*a process of its own"):
         build._polygraphy("trt")
 
 

@@ -1,13 +1,50 @@
-import numpy as np
-import pytest
+"""Trained runs become a bundle, every graph of it proven or gated before anything is written."""
 
-from export.bundle import Config, load_runs, main, make_bundle
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from rich.console import Console
+
+from export import bundle as bundles
+from export import gates
+from export.bundle import Config, held_out_of, load_runs, main, make_bundle
 from realtime.backends import open_engine
 from realtime.bundle import load_bundle, load_reference
-from realtime.errors import BundleError, UsageError
+from realtime.errors import BundleError, ParityError, UsageError
+from realtime.sidecar import contract_of
+from tests.export.runs_by_hand import gathered, live_run
 from train.fit import fit
 from train.settings import Config as FitConfig
 from train.vocabulary import CLASSES
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return live_run(tmp_path_factory.mktemp("runs") / "mine")
+
+
+@pytest.fixture(autouse=True)
+def same_windows(monkeypatch):
+    monkeypatch.setattr(bundles, "gather", lambda *_: gathered())
+
+
+def turned_round(graph: bytes) -> bytes:
+    """A graph whose classifier prefers what it should least."""
+    model = onnx.load_from_string(graph)
+    (maker,) = (node for node in model.graph.node if "logits" in node.output)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name in maker.input)
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    return model.SerializeToString()
+
+
+def quiet():
+    return Console(quiet=True)
 
 
 def test_a_run_becomes_a_bundle_that_the_runtime_proves(tmp_path):
@@ -18,12 +55,76 @@ def test_a_run_becomes_a_bundle_that_the_runtime_proves(tmp_path):
         )  # fmt: skip
     folder = make_bundle(Config(runs=(tmp_path / "run0", tmp_path / "run1"), out=tmp_path / "bundle", name="pair"))
     bundle = load_bundle(folder)
-    assert bundle.classes == CLASSES and bundle.training["networks"] == 2
+    assert bundle.classes == CLASSES and bundle.training["networks"] == 2 and list(bundle.graphs) == ["fp32"]
     reference = load_reference(bundle)
     logits, _ = open_engine(bundle).infer(reference.skeleton)
     np.testing.assert_allclose(logits, reference.logits, atol=1e-4)
     with pytest.raises(UsageError, match="exists"):
         make_bundle(Config(runs=(tmp_path / "run0",), out=tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("head", ["skeleton", "text", "both", "fused"])
+def test_the_reference_has_the_unfolded_networks_own_answers(run, tmp_path, head):
+    bundle = load_bundle(make_bundle(Config(runs=(run,), out=tmp_path / "bundle", head=head, nothing_shift=0.5)))
+    reference = load_reference(bundle)
+    trained = load_runs((run,), head).trained
+    with torch.inference_mode():
+        logits, embedding = (part.numpy() for part in trained(torch.from_numpy(reference.skeleton)))
+    logits[:, bundle.classes.index("nothing")] -= 0.5
+    np.testing.assert_allclose(reference.logits, logits, atol=1e-5)
+    np.testing.assert_allclose(reference.embedding, embedding, atol=1e-5)
+    assert bundle.training["head"] == head
+
+
+def test_a_bundle_carries_every_graph_with_its_gate_and_its_contract(run, tmp_path):
+    config = Config(runs=(run,), out=tmp_path / "bundle", precision=("int8", "fp16"), allow_drop=True)
+    bundle = load_bundle(make_bundle(config))
+    assert list(bundle.graphs) == ["fp32", "fp16", "int8"]
+    for precision, graph in bundle.graphs.items():
+        found = {entry.key: entry.value for entry in onnx.load_from_string(bundle.read(graph.file)).metadata_props}
+        assert json.loads(found["contract"]) == json.loads(json.dumps(contract_of(bundle)))
+        open_engine(bundle, "ort", precision=precision).close()
+        if precision != "fp32":
+            assert graph.gate["windows"] >= 1000 and graph.gate["source"] == "generated people"
+            assert graph.gate["bytes"] < graph.gate["fp32_bytes"] or precision == "int8"
+
+
+def test_a_wrong_weight_in_the_graph_is_caught_and_nothing_written(run, tmp_path, monkeypatch, capsys):
+    whole = bundles.to_onnx
+    monkeypatch.setattr(bundles, "to_onnx", lambda *args: turned_round(whole(*args)))
+    monkeypatch.setattr("sys.argv", ["bundle", str(run), "--out", str(tmp_path / "bundle")])
+    assert main() == 7
+    assert "differ from the network's" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_fails_its_gate_is_refused_overruled_or_left_out(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(gates, "to_fp16", turned_round)
+    wanted = {"runs": (run,), "out": tmp_path / "bundle", "precision": ("fp16",)}
+    with pytest.raises(ParityError, match=r"fp16 gives fp32's answer in .*--allow-drop"):
+        make_bundle(Config(**wanted))
+    assert not list(tmp_path.iterdir())
+    left = load_bundle(make_bundle(Config(**wanted), optional=True))
+    assert list(left.graphs) == ["fp32"]
+    overruled = load_bundle(make_bundle(Config(**wanted, allow_drop=True, replace=True)))
+    gate = overruled.graphs["fp16"].gate
+    assert gate["allowed"] and not gate["passed"] and gate["agreement"] < 0.5
+
+
+def test_an_interrupted_export_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundles, "open_engine", interrupted)  # the last thing before the bundle is written
+    monkeypatch.setattr("sys.argv", ["bundle", str(run), "--out", str(tmp_path / "bundle")])
+    assert main() == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_runs_own_held_out_subjects_judge_its_graphs():
+    configs = [{"held_out": ["utkinect:6", "nw_ucla:9,10"]}]
+    assert held_out_of(("utkinect:/data/utkinect",), configs) == ["utkinect:6"]
+    assert held_out_of((), configs) == []
 
 
 def test_runs_of_different_input_are_not_averaged(tmp_path):
@@ -36,10 +137,10 @@ def test_runs_of_different_input_are_not_averaged(tmp_path):
         load_runs((tmp_path / "a", tmp_path / "b"))
 
 
-def quiet():
-    from rich.console import Console
-
-    return Console(quiet=True)
+def test_a_run_without_texts_has_no_text_head(tmp_path):
+    run = live_run(tmp_path / "plain", method="ce")
+    with pytest.raises(BundleError, match="--head fused needs a run"):
+        load_runs((run,), "fused")
 
 
 def test_no_runs_and_no_card_are_said(tmp_path, monkeypatch, capsys):
