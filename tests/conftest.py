@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import realtime  # noqa: F401 - before ONNX Runtime, whose telemetry it keeps off
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
