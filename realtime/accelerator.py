@@ -17,7 +17,13 @@ from realtime.probe import Check, Probe
 GROUP = "accelerator"
 # Name for people, kind of engine, distributions that carry it, the flag, what installs it.
 LIBRARIES = (
-    ("TensorRT", "tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "trt", "pip install tensorrt-cu13"),
+    (
+        "TensorRT",
+        "tensorrt",
+        ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+        "trt",
+        "see docs/desktop.md or docs/jetson.md",
+    ),
     ("TensorRT-RTX", "tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13"), "rtx", "pip install tensorrt-rtx-cu13"),
 )
 _DRIVER = (

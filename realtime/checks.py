@@ -107,7 +107,7 @@ def _memory(path: Path) -> Check:
 
 def _packages(version_of: Callable[[str], str | None]) -> Iterator[Check]:
     for package, least, below in PACKAGES:
-        version = version_of(package)
+        version = version_of(package) or version_of(f"{package}-gpu")  # onnxruntime-gpu stands in for onnxruntime
         wanted = f"{least} or newer" + (f", older than {below}" if below else "")
         if version is None:
             yield Check("packages", package, "missing", "not installed", INSTALL)
@@ -129,7 +129,8 @@ def _models() -> Iterator[Check]:
         if root is None or not (root / name).is_file():
             yield Check("pose", label, "missing", "no such file", INSTALL)
         elif hashlib.sha256((root / name).read_bytes()).hexdigest() != wanted:
-            advice = "the file is not the one that ships: pip install --force-reinstall --no-deps mediapipe==0.10.21"
+            wheel = "mediapipe==0.10.18" if platform.machine() == "aarch64" else "mediapipe==0.10.21"
+            advice = f"the file is not the one that ships: pip install --force-reinstall --no-deps {wheel}"
             yield Check("pose", label, "missing", "wrong SHA-256", advice)
         else:
             yield Check("pose", label, "ok", f"SHA-256 {wanted[:12]}...")

@@ -182,8 +182,8 @@ def graph_sha256(bundle: Bundle, precision: str) -> str:
 
 
 def rebuild_command(bundle: str | os.PathLike[str], kind: str, precision: str, out: Path | None = None) -> str:
-    """The command that builds an engine of a bundle: into the user's cache, or into `out`."""
-    into = f" -o {shlex.quote(str(out))}" if out else ""
+    """The command that builds an engine of a bundle: into the user's cache, or anew into `out`."""
+    into = f" -o {shlex.quote(str(out))} --replace" if out else ""
     place = shlex.quote(os.fspath(bundle))
     return f"python -m export.trt {place} --backend {BACKENDS[kind]} --precision {precision}{into}"
 

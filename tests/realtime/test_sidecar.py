@@ -283,7 +283,7 @@ def test_versions_are_compared_as_far_as_both_go(one, other, same):
 
 def test_a_command_can_be_pasted_whatever_the_folder_is_called():
     command = rebuild_command(Path("my models/a"), "tensorrt_rtx", "fp32", Path("out dir"))
-    assert command == "python -m export.trt 'my models/a' --backend rtx --precision fp32 -o 'out dir'"
+    assert command == "python -m export.trt 'my models/a' --backend rtx --precision fp32 -o 'out dir' --replace"
 
 
 def test_the_version_of_a_true_plan_is_read():
