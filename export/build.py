@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from realtime.cuda import devices
 from realtime.errors import BundleError, UsageError
 from realtime.fields import short
 from realtime.sidecar import BACKENDS, NAMES
-from realtime.trt import library
+from realtime.trt import library, logger_of
 
 KINDS = {backend: kind for kind, backend in BACKENDS.items()}  # "trt": "tensorrt", "rtx": "tensorrt_rtx"
 MAX_BATCH = 8  # people in one call, unless said otherwise
@@ -104,18 +105,19 @@ class _Builder:
         self.name = f"{NAMES[KINDS[backend]]} {self.trt.__version__}"
         self.polygraphy = _polygraphy(backend)
         self._capability = target_of(backend, capabilities).capability
-        self._words: list[str] = []
-        self._logger = _logger(self.trt, self._words)
+        self._logger = logger_of(self.trt)
+        self._words = self._logger.words
 
     def parse(self, graph: bytes) -> Any:
         """The graph as a strongly typed network."""
+        self._words.clear()
         self._builder = self.trt.Builder(self._logger)
         flags = 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # TensorRT 11 knows nothing else
         self._network = self._builder.create_network(flags)
         self._parser = self.trt.OnnxParser(self._network, self._logger)
         if not self._parser.parse(graph):
             errors = [self._parser.get_error(i) for i in range(self._parser.num_errors)]
-            said = [f"{e.node_operator()} {e.node_name()}: {e.desc()}".lstrip(" :") for e in errors] or self._words
+            said = [f"{e.node_operator()} {e.node_name()}: {e.desc()}".lstrip(" :") for e in errors] or [*self._words]
             raise BundleError(
                 f"{self.name} refuses this graph ({_quote(said)}); export it again with: "
                 "python -m export.trt CKPT --replace"
@@ -197,8 +199,16 @@ def _polygraphy(backend: str) -> _Polygraphy:
         CreateConfigRTX if rtx else CreateConfig,
         EngineBytesFromNetwork,
         PolygraphyException,
-        lambda: G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1),  # what matters is raised
+        lambda: _quiet(G_LOGGER),
     )
+
+
+@contextmanager
+def _quiet(logger: Any) -> Iterator[None]:
+    """Polygraphy prints nothing: what matters is raised. It also calls what TensorRT-RTX has deprecated."""
+    with logger.verbosity(logger.CRITICAL + 1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _capabilities(trt: Any, backend: str, wanted: Sequence[str], here: str | None) -> tuple[str, ...]:
@@ -226,20 +236,6 @@ def _timing_cache(version: str, capability: str) -> Path:
     folder = cache_folder().parent / "timing"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"trt{version}.sm{capability.replace('.', '')}.cache"
-
-
-def _logger(trt: Any, words: list[str]) -> Any:
-    """A TensorRT logger that keeps what errors say."""
-
-    class Keeping(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                words.append(message)
-
-    return Keeping()
 
 
 def _monitor(trt: Any, step: Step | None, cancelled: threading.Event) -> Any:
@@ -281,13 +277,13 @@ def _cancellable() -> Iterator[threading.Event]:
         raise KeyboardInterrupt
 
 
-def _quote(words: Sequence[str]) -> str:
+def _quote(words: Iterable[str]) -> str:
     """TensorRT's own words, in one line."""
     text = "; ".join(dict.fromkeys(" ".join(word.split()) for word in words)) or "it says nothing of why"
     return text if len(text) <= _QUOTED else text[: _QUOTED - 3] + "..."
 
 
-def _remedy(backend: str, words: Sequence[str]) -> str:
+def _remedy(backend: str, words: Iterable[str]) -> str:
     """What to try next, by what was said."""
     if any("memory" in word.lower() for word in words):
         return "free memory on the GPU, or give less room with a smaller --max-batch"

@@ -100,6 +100,6 @@ def source_line(entries: dict[str, Any]) -> str | None:
     gates = [entry["gate"] for entry in entries.values() if entry["gate"]]
     if not gates:
         return None
-    clips = f", accuracy on {gates[0]['accuracy']['clips']} clips" if gates[0]["accuracy"] else ""
+    clips = f"; accuracy on {gates[0]['accuracy']['clips']} clips" if gates[0]["accuracy"] else ""
     whose = f"compared on {gates[0]['windows']} windows of {gates[0]['source']}{clips}"
-    return f"{whose}; ms: ONNX Runtime on one core, for 1 and 8 windows"
+    return f"{whose}; times are ONNX Runtime's, one core"

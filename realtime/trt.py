@@ -144,7 +144,7 @@ class TrtEngine(BundleEngine):
         """Deserialises the plan, which read_engine let pass; TensorRT's own words go into what is raised."""
         assert self._cuda is not None
         self._gpu = self._cuda.device.name
-        self._log = _log(self._trt)
+        self._log = logger_of(self._trt)
         self._log.words.clear()
         self._runtime = self._trt.Runtime(self._log)
         if not self._runtime:
@@ -280,8 +280,11 @@ def _graph(bundle: Bundle, sidecar: Sidecar, mend: str) -> Graph:
 
 
 @lru_cache
-def _log(trt: Any) -> Any:
-    """One logger for each library, which keeps the errors: TensorRT holds on to the first logger it is given."""
+def logger_of(trt: Any) -> Any:
+    """The one logger for a library, building included, since TensorRT holds on to the first logger that it is given.
+
+    `words` has the last errors, a line each.
+    """
 
     class Keeping(trt.ILogger):
         def __init__(self) -> None:
