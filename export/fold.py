@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from export.fold_ctrgcn import fold_ctrgcn
+from export.fold_fast import fold_stgcn_fast
 from export.fold_graphnet import fold_graphnet
 from export.fold_stgcn import fold_stgcn
 from train.ctrgcn import CTRGCN
@@ -18,14 +19,18 @@ from train.stgcn import STGCN
 
 
 @torch.no_grad()
-def folded(backbone: nn.Module, channels: int, bodies: int, taken: int) -> nn.Module:
+def folded(backbone: nn.Module, channels: int, bodies: int, taken: int, fast_frames: int | None = None) -> nn.Module:
     """Windows (N, C, T, V), or (N, C, T, V, M) of several bodies, to feature maps (N*M, F, V, T').
 
     bodies: for how many the backbone was trained; taken: how many the windows have, all of them or 1, which is then
-    the first. The backbone stays as it is. TypeError for a backbone that nobody taught this module to fold.
+    the first. fast_frames: T, for the form that does with fewest multiplications in fp32 on a CPU, which has no
+    convolutions that could be quantised; only ST-GCN has one of its own. The backbone stays as it is.
+    TypeError for a backbone that nobody taught this module to fold.
     """
     made: nn.Module
-    if isinstance(backbone, STGCN):
+    if isinstance(backbone, STGCN) and fast_frames is not None:
+        made = fold_stgcn_fast(backbone, channels, bodies, taken, fast_frames)
+    elif isinstance(backbone, STGCN):
         made = fold_stgcn(backbone, channels, bodies, taken)
     elif isinstance(backbone, CTRGCN):
         made = fold_ctrgcn(backbone, channels, bodies, taken)

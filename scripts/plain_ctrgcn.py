@@ -41,16 +41,16 @@ class PlainSpace(nn.Module):
         subsets = [PlainSubset(channels_in, channels_out, rank) for _ in range(SUBSETS)]
         self.topology = nn.Parameter(ours.topology.detach().clone())
         self.strength = nn.Parameter(ours.strength.detach().clone())
-        self.norm = _like(ours.norm, slice(None))
-        self.residual = _strided(ours.residual) if isinstance(ours.residual, nn.Sequential) else nn.Identity()
+        self.norm = like(ours.norm)
+        self.residual = strided(ours.residual) if isinstance(ours.residual, nn.Sequential) else nn.Identity()
         relate = _pairs(ours.relate, lambda w: w.unflatten(0, (2, SUBSETS, rank)))  # taker or giver, subset, rank
         lift = _pairs(ours.lift, lambda w: w.unflatten(0, (SUBSETS, channels_out)))
         transform = ours.transform.weight.unflatten(0, (channels_out, SUBSETS))
         for k, subset in enumerate(subsets):
             for side, conv in enumerate((subset.taker, subset.giver)):
-                _fill(conv, relate[0][side, k], relate[1][side, k])
-            _fill(subset.lift, lift[0][k], lift[1][k])
-            _fill(subset.transform, transform[:, k])
+                fill(conv, relate[0][side, k], relate[1][side, k])
+            fill(subset.lift, lift[0][k], lift[1][k])
+            fill(subset.transform, transform[:, k])
         self.subsets = nn.ModuleList(subsets)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,17 +67,17 @@ class PlainTime(nn.Module):
         parts = [slice(i * quarter, (i + 1) * quarter) for i in range(4)]
         near = nn.Conv2d(quarter, quarter, (5, 1), stride, (2, 0), bias=False)
         far = nn.Conv2d(quarter, quarter, (5, 1), stride, (4, 0), (2, 1), bias=False)
-        _fill(near, ours.near.weight.mT)
-        _fill(far, ours.far.weight.mT)
+        fill(near, ours.near.weight.mT)
+        fill(far, ours.far.weight.mT)
         ends = (near, far, nn.MaxPool2d((3, 1), stride, (1, 0)))
         branches = []
         for part, end in zip(parts, ends, strict=False):
             reduce = nn.Conv2d(4 * quarter, quarter, 1, bias=False)
-            _fill(reduce, ours.reduce.weight[part])
-            branches.append(nn.Sequential(reduce, _like(ours.reduced, part), nn.ReLU(), end, _like(ours.norm, part)))
+            fill(reduce, ours.reduce.weight[part])
+            branches.append(nn.Sequential(reduce, like(ours.reduced, part), nn.ReLU(), end, like(ours.norm, part)))
         plain = nn.Conv2d(4 * quarter, quarter, 1, stride, bias=False)
-        _fill(plain, ours.reduce.weight[parts[3]])
-        self.branches = nn.ModuleList([*branches, nn.Sequential(plain, _like(ours.norm, parts[3]))])
+        fill(plain, ours.reduce.weight[parts[3]])
+        self.branches = nn.ModuleList([*branches, nn.Sequential(plain, like(ours.norm, parts[3]))])
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
@@ -89,7 +89,7 @@ class PlainBlock(nn.Module):
     def __init__(self, ours: Block) -> None:
         super().__init__()
         self.space, self.time = PlainSpace(ours.space), PlainTime(ours.time)
-        self.residual = _strided(ours.residual) if isinstance(ours.residual, nn.Sequential) else ours.residual
+        self.residual = strided(ours.residual) if isinstance(ours.residual, nn.Sequential) else ours.residual
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.time(self.space(x))
@@ -116,25 +116,27 @@ def _pairs(conv: nn.Conv1d, shape: Callable[[Tensor], Tensor]) -> tuple[Tensor, 
     return shape(conv.weight), shape(conv.bias)
 
 
-def _fill(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
+def fill(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
+    """Copies a weight of any shape of as many numbers, and a bias."""
     with torch.no_grad():
         conv.weight.copy_(weight.reshape(conv.weight.shape))
         if bias is not None and conv.bias is not None:
             conv.bias.copy_(bias)
 
 
-def _like(norm: nn.BatchNorm2d, part: slice) -> nn.BatchNorm2d:
+def like(norm: nn.BatchNorm2d, part: slice = slice(None)) -> nn.BatchNorm2d:
+    """A batch norm of a part of another's channels, with its numbers."""
     state = {name: value[part] if value.dim() else value for name, value in norm.state_dict().items()}
     new = nn.BatchNorm2d(len(state["weight"]))
     new.load_state_dict(state)
     return new
 
 
-def _strided(ours: nn.Sequential) -> nn.Sequential:
+def strided(ours: nn.Sequential) -> nn.Sequential:
     """A residual of a 1x1 convolution and batch norm, with the stride on the other axis."""
     conv, norm = ours
     assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     stride = (conv.stride[1], conv.stride[0])
     new = nn.Conv2d(conv.in_channels, conv.out_channels, 1, stride, bias=False)
-    _fill(new, conv.weight)
-    return nn.Sequential(new, _like(norm, slice(None)))
+    fill(new, conv.weight)
+    return nn.Sequential(new, like(norm))

@@ -20,8 +20,8 @@ from train.backbones import BACKBONES
 
 SHAPE = (CHANNELS, WINDOW, len(CORE_16))
 ALLOWED = {
-    "Add", "Clip", "Concat", "Conv", "Div", "Gemm", "MatMul", "Max", "MaxPool", "Mul", "ReduceL2", "ReduceMean",
-    "Relu", "Reshape", "Slice", "Split", "Sub", "Tanh", "Transpose", "Unsqueeze",
+    "Add", "Clip", "Concat", "Conv", "Div", "Gather", "Gemm", "MatMul", "Max", "MaxPool", "Mul", "ReduceL2",
+    "ReduceMean", "Relu", "Reshape", "Slice", "Split", "Sub", "Tanh", "Transpose", "Unsqueeze",
 }  # fmt: skip
 ALLOWED_FUSED = ALLOWED | {"Gelu", "LayerNormalization", "Softmax", "Squeeze"}
 
@@ -59,6 +59,13 @@ def check_graph(graph: bytes, network: nn.Module, allowed: set[str], **windows) 
 def test_every_backbone_and_head_answers_on_onnx_runtime_as_in_torch(name: str, head: str):
     network = deployed(trained_like(name), head)
     check_graph(to_onnx(network, SHAPE), network, ALLOWED_FUSED if head == "fused" else ALLOWED)
+
+
+@pytest.mark.parametrize(("name", "head"), [("stgcn", "skeleton"), ("stgcn-edge", "fused")])
+def test_the_fast_form_answers_alike_and_has_no_convolution_left(name: str, head: str):
+    trained = trained_like(name)
+    graph = to_onnx(deployed(trained, head, fast=True), SHAPE)
+    check_graph(graph, deployed(trained, head), (ALLOWED_FUSED if head == "fused" else ALLOWED) - {"Conv", "MaxPool"})
 
 
 @pytest.mark.parametrize("name", ["stgcn-edge", "ctrgcn-edge", "graphnet"])

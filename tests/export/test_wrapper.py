@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from export.wrapper import HEADS, Mean, Shifted, deployed
 from realtime.errors import BundleError, UsageError
-from realtime.skeleton import KINECT_V2_25
+from realtime.skeleton import CORE_16, KINECT_V2_25
 from tests.export.trained_like import CLASSES, WIDTH, clips, small_graphnet, trained_like
 from train.backbones import BACKBONES
 from train.compose import Trained
@@ -44,6 +44,18 @@ def trained(request) -> Trained:
 def test_every_head_answers_as_trained(trained: Trained, head: str):
     x = clips(3, seed=1)
     close(deployed(trained, head)(x), trained_answers(trained, x, head))
+
+
+@pytest.mark.parametrize("frames", [64, 52, 20])  # 20: fewer than a tile at the end
+@pytest.mark.parametrize(("layout", "bodies"), [(CORE_16, 1), (KINECT_V2_25, 2)])
+@torch.no_grad()
+def test_the_fast_form_answers_as_trained_whatever_the_window(layout, bodies: int, frames: int):
+    trained = trained_like("stgcn-edge", bodies=bodies, layout=layout, frames=frames)
+    x = clips(3, layout, bodies if bodies > 1 else None, frames=frames, seed=1)
+    for head in ("skeleton", "fused"):
+        fast = deployed(trained, head, bodies, fast=True)
+        close(fast(x), trained_answers(trained, x, head))
+        assert not any(isinstance(module, torch.nn.Conv2d) for module in fast.modules())
 
 
 @torch.no_grad()

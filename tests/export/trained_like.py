@@ -24,7 +24,7 @@ def small_graphnet(bodies: int = 1, seed: int = 0) -> Trained:
 
 def trained_like(
     backbone: nn.Module | str, name: str = "", bodies: int = 1, layout: Layout = CORE_16, texts: bool = True,
-    channels: int = CHANNELS, seed: int = 0,
+    channels: int = CHANNELS, frames: int = WINDOW, seed: int = 0,
 ) -> Trained:  # fmt: skip
     """A checkpoint of this backbone (or of the one of this name) that could have been trained."""
     torch.manual_seed(seed)
@@ -34,15 +34,15 @@ def trained_like(
     shake(network)
     with torch.no_grad():
         for _ in range(3):  # statistics that batch norms would have seen
-            x = clips(4, layout, bodies if bodies > 1 else None, channels, seed=seed)
+            x = clips(4, layout, bodies if bodies > 1 else None, channels, frames, seed)
             network.train()(x)
     model = {
-        "layout": layout.name, "backbone": name, "channels": channels, "bodies": bodies, "window": WINDOW,
+        "layout": layout.name, "backbone": name, "channels": channels, "bodies": bodies, "window": frames,
         "classes": [f"action {number}" for number in range(CLASSES)],
     }  # fmt: skip
     if not texts:
         return Trained(network.eval(), {"model": model}, None, 1.0)
-    places = places_of(network, channels, WINDOW, len(layout), bodies)
+    places = places_of(network, channels, frames, len(layout), bodies)
     interaction = Interaction(*places, WIDTH)
     shake(interaction, gates=0.5)
     text = nn.functional.normalize(torch.randn(CLASSES, WIDTH), dim=1)
@@ -60,9 +60,10 @@ def shake(network: nn.Module, gates: float = 0.0) -> None:
 
 
 def clips(
-    count: int, layout: Layout = CORE_16, bodies: int | None = None, channels: int = CHANNELS, seed: int = 0
-) -> Tensor:
+    count: int, layout: Layout = CORE_16, bodies: int | None = None, channels: int = CHANNELS, frames: int = WINDOW,
+    seed: int = 0,
+) -> Tensor:  # fmt: skip
     """Windows (N, C, T, V), or (N, C, T, V, M) where bodies are said."""
-    shape = (count, channels, WINDOW, len(layout), *([] if bodies is None else [bodies]))
+    shape = (count, channels, frames, len(layout), *([] if bodies is None else [bodies]))
     values = np.random.default_rng(seed).normal(0.2, 0.5, shape).astype(np.float32)
     return torch.from_numpy(values)
