@@ -26,6 +26,7 @@ from realtime.trt import library, logger_of
 
 KINDS = {backend: kind for kind, backend in BACKENDS.items()}  # "trt": "tensorrt", "rtx": "tensorrt_rtx"
 MAX_BATCH = 8  # people in one call, unless said otherwise
+MOST_BATCH = 1024
 WORKSPACE_MB = 512
 RTX_OWN_CHOICE = "8.0+"  # the documented 8.0, 8.6, 8.9, 12.0 and later
 _QUOTED = 300  # characters of TensorRT's own words in an error
@@ -79,8 +80,10 @@ def build_plan(
     alone; its own choice where not given. Raises BundleError quoting TensorRT where it refuses the graph, GpuError
     where the backend is not there, UsageError for numbers that cannot be.
     """
-    if not 1 <= opt_batch <= max_batch <= 1024:
-        raise UsageError(f"an engine needs 1 <= opt batch <= max batch <= 1024, got {opt_batch} and {max_batch}")
+    if not 1 <= opt_batch <= max_batch <= MOST_BATCH:
+        raise UsageError(
+            f"an engine needs 1 <= opt batch <= max batch <= {MOST_BATCH}, got {opt_batch} and {max_batch}"
+        )
     builder = _Builder(backend, capabilities)
     network = builder.parse(graph)
     network.name = name

@@ -23,12 +23,12 @@ from export.graph import to_onnx
 from export.parity import prove
 from export.precision import FILES
 from export.progress import Steps
-from export.runs import Loaded, load_runs, unfinished
+from export.runs import Loaded, check_data, check_out, load_runs, unfinished
 from export.windows import gather
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, Reference, load_bundle, write_bundle
 from realtime.command import run_command
-from realtime.errors import BundleError, UsageError
+from realtime.errors import BundleError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
 from realtime.sidecar import contract_from
@@ -172,8 +172,7 @@ def make_bundle(config: Config, console: Console | None = None, optional: bool =
     """
     steps = Steps(console or Console(quiet=True))
     card = text_of(config.card) if config.card else f"# {config.name}\n\nNo model card was given.\n"
-    if config.out.exists() and not config.replace:
-        raise UsageError(f"{config.out} exists; add --replace, or choose another --out")
+    check_out(config.out, config.replace, "bundle.json")
     loaded = load_runs(config.runs, config.head, config.nothing_shift)
     if loaded.model["layout"] != CORE_16.name:
         raise BundleError(
@@ -181,6 +180,7 @@ def make_bundle(config: Config, console: Console | None = None, optional: bool =
             f"windows of {CORE_16.name}: train with --data, or export it alone: python -m export.trt {config.runs[0]}"
         )
     held_out = config.held_out or tuple(held_out_of(config.data, loaded.configs))
+    check_data(config.data, held_out)
     spec = bundle_spec(config, loaded)
     graph = proven_graph(loaded, contract_from(spec), steps)
     proof = reference(loaded.trained, loaded.model)

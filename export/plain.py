@@ -21,7 +21,7 @@ from export.bundle import answers, array_bytes, proven_graph
 from export.engines import Made, Wish, build_folders_engine
 from export.gates import Graphs, gated
 from export.progress import Steps
-from export.runs import Loaded, file_of, load_runs
+from export.runs import Loaded, check_out, file_of, load_runs
 from export.windows import CALIBRATION, LEAST_GATE, LabelledClip, Windows
 from realtime.bundle import Reference
 from realtime.errors import UsageError
@@ -94,10 +94,7 @@ def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made]]:
     Raises UsageError where the folder may not be written, BundleError and ParityError as export.bundle.
     """
     out = order.out
-    if out.exists() and not order.overwrite:
-        raise UsageError(f"{out} exists; add --replace, or choose another --out")
-    if out.exists() and not (out / "graphs.json").is_file():
-        raise UsageError(f"{out} holds no graphs.json and will not be replaced; choose another --out")
+    check_out(out, order.overwrite, "graphs.json")
     loaded = load_runs([order.run], order.head, bodies=None)
     clips = prepared_clips(loaded, order.data)
     contract = contract_of_run(loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from realtime.errors import BundleError, UsageError
 from realtime.skeleton import LAYOUTS
 from train.checkpoint import load
 from train.compose import Trained, load_network
+from train.sources import parse_held_out, parse_sources
 from train.vocabulary import NOTHING
 
 COMMON = ("layout", "channels", "bodies", "classes", "streams", "window", "fps", "encoder")  # of runs that go together
@@ -106,6 +108,28 @@ def load_runs(
 
 def _one(networks: list[nn.Module]) -> nn.Module:
     return networks[0] if len(networks) == 1 else Mean(networks)
+
+
+def check_out(out: Path, replace: bool, marker: str) -> None:
+    """UsageError where a folder could not be written in the end. marker: the file that makes it one of its kind."""
+    if out.exists() and not replace:
+        raise UsageError(f"{out} exists; add --replace, or choose another --out")
+    if out.exists() and not (out / marker).is_file():
+        raise UsageError(f"{out} holds no {marker} and will not be replaced; choose another --out")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(
+            f"{out} cannot be made, since {above} is no folder that you may write to; choose another --out"
+        )
+
+
+def check_data(data: Sequence[str], held_out: Sequence[str]) -> None:
+    """UsageError where the data sets cannot be what gates are run on; nothing is read."""
+    names = [source.name for source in parse_sources(data)]
+    held = parse_held_out(held_out, names)
+    for name in names:
+        if name not in held:
+            raise UsageError(f"no held-out subjects of {name} are named; add --held-out {name}:S1,S2")
 
 
 def unfinished(runs: Sequence[Path]) -> dict[Path, tuple[int, int]]:

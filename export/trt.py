@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from export.build import MAX_BATCH
+from export.build import MAX_BATCH, MOST_BATCH
 from export.engines import Made, Wish, build_engine, build_folders_engine, choose_backend, rows_of, there
 from export.gates import source_line, table
 from export.progress import Steps
@@ -80,6 +80,8 @@ class Config:
 def run(config: Config, console: Console) -> int:
     """Exports what the source is."""
     kind = kind_of(config.source)
+    if not 1 <= config.max_batch <= MOST_BATCH:
+        raise UsageError(f"--max-batch must be in [1, {MOST_BATCH}], got {config.max_batch}")
     backend, why = None, "--onnx-only"
     if not config.onnx_only:
         backend, why = choose_backend(config.backend)  # before any long work: what was demanded must be there
@@ -182,7 +184,8 @@ def _from_run(config: Config, backend: str | None, why: str, console: Console) -
     )  # fmt: skip
     bundle = load_bundle(bundles.make_bundle(asked, console, optional=not config.precision))
     bundles.say_bundle(bundle, (config.source,), console)
-    finish(out, engines(bundle, config, backend, None, console), why if backend is None else None, console)
+    made = engines(bundle, config, backend, None, console)
+    finish(out, made, why if backend is None else None, console)
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -119,6 +121,28 @@ def test_an_interrupted_export_leaves_nothing_behind(run, tmp_path, monkeypatch)
     monkeypatch.setattr("sys.argv", ["bundle", str(run), "--out", str(tmp_path / "bundle")])
     assert main() == 130
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"data": ("utkinect:/nowhere",)}, "/nowhere is not a folder"),
+        ({"data": ("utkinect:{folder}",)}, "add --held-out utkinect:"),
+        ({"data": ("utkinect:{folder}",), "held_out": ("nw_ucla:1",)}, "names a set that --data does not"),
+        ({"out": "{folder}", "replace": True}, "holds no bundle.json and will not be replaced"),
+        ({"out": "{folder}/file/bundle"}, "is no folder that you may write to"),
+    ],
+)
+def test_what_would_fail_in_the_end_is_said_at_once(run, tmp_path, monkeypatch, flags, says):
+    (tmp_path / "file").write_text("x")
+    filled = {
+        key: tuple(entry.format(folder=tmp_path) for entry in value) if isinstance(value, tuple) else value
+        for key, value in flags.items()
+    }
+    filled["out"] = Path(str(filled.get("out", "{folder}/bundle")).format(folder=tmp_path))
+    monkeypatch.setattr(bundles, "to_onnx", None)  # long work is not begun
+    with pytest.raises(UsageError, match=re.escape(says)):
+        make_bundle(Config(runs=(run,), **filled))
 
 
 def test_the_runs_own_held_out_subjects_judge_its_graphs():
