@@ -12,7 +12,7 @@ from realtime.errors import BundleError
 
 # What makes its own type, or has nothing of it.
 UNTOUCHED = ("Shape", "Cast", "CastLike", "Constant", "ConstantOfShape", "Range", "Size")
-_NAMES = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "half"}
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 def halved(model: ModelProto, kept: Collection[str]) -> ModelProto:
@@ -54,9 +54,9 @@ class _Halver:
 
     def _as(self, name: str, wanted: int) -> str:
         """The tensor in the type wanted; one that holds no floats as it is."""
-        if self.types.get(name) not in _NAMES or self.types[name] == wanted:
+        if self.types.get(name) not in _FLOATS or self.types[name] == wanted:
             return name
-        given = f"{name}/{_NAMES[wanted]}"
+        given = f"{name}/{'half' if wanted == TensorProto.FLOAT16 else 'float'}"
         if given not in self.there:
             self.there.add(given)
             if name in self.constants:

@@ -11,6 +11,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.half import halved
+from export.integer_form import integer_form
 from export.quantise import MARK, quantised, ranges
 from realtime.errors import BundleError, UsageError
 
@@ -46,6 +47,7 @@ def to_int8(graph: bytes, windows: np.ndarray) -> bytes:
         raise UsageError(
             f"calibration needs float32 windows (n, {', '.join(map(str, wanted))}), got {windows.dtype} {windows.shape}"
         )
+    model = integer_form(model)
     made = quantised(model, ranges(model, windows))
     onnx.checker.check_model(made)
     data = made.SerializeToString()
