@@ -1,0 +1,66 @@
+"""The benchmark of exported graphs: one short row, what is counted, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from export.graph import to_onnx
+from export.wrapper import deployed
+from realtime.errors import UsageError
+from realtime.skeleton import CORE_16, KINECT_V2_25
+from scripts.bench_engine import Config, bench, published
+from scripts.engine_cost import macs
+from tests.export.trained_like import trained_like
+from train import backbones
+
+
+@pytest.mark.slow
+def test_a_short_run_measures_every_form_in_turns(tmp_path: Path):
+    command = [sys.executable, "-m", "scripts.bench_engine", "--backbone", "stgcn-edge", "--batch", "1"]
+    command += ["--seconds", "0", "--json", str(tmp_path / "out.json")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["fp32_gmacs_per_s"] > 1 and document["int8_gmacs_per_s"] > 1 and document["gpu"] == []
+    rows = {row["form"]: row for row in document["rows"]}
+    assert list(rows) == ["published", "trained", "folded", "folded, fast", "int8"]
+    for row in rows.values():
+        assert row["turns"] >= 7 and row["low_ms"] <= row["ms"] <= row["high_ms"] and row["peak_ms"] > 0
+        assert f"{row['ms']:.2f}" in done.stdout
+    assert rows["folded, fast"]["macs"] < 0.6 * rows["folded"]["macs"]
+
+
+@pytest.mark.parametrize("name", ["stgcn-edge", "ctrgcn-edge"])
+@pytest.mark.parametrize("bodies", [1, 2])
+@torch.no_grad()
+def test_the_published_form_has_the_same_function(name: str, bodies: int):
+    trained = trained_like(name, bodies=bodies, layout=KINECT_V2_25)
+    plain = published(trained.network)
+    x = torch.randn(2, 9, 20, 25, bodies)
+    for found, expected in zip(plain(x), trained.network(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    next(plain.backbone.blocks[3].parameters()).mul_(1.1)
+    assert (plain(x)[0] - trained.network(x)[0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["stgcn-edge", "graphnet"])
+def test_a_graphs_multiply_adds_are_the_networks(name: str):
+    trained = trained_like(name)
+    graph = to_onnx(deployed(trained), (9, 64, len(CORE_16)))
+    for batch in (1, 8):
+        expected = backbones.macs(trained.network, torch.zeros(batch, 9, 64, len(CORE_16)))
+        assert macs(graph, batch) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [(Config(backbone=("sgn",)), "stgcn.*got 'sgn'"), (Config(batch=(0,)), "--batch must be at least 1, got 0")],
+)
+def test_what_cannot_be_is_refused(config: Config, complaint: str):
+    with pytest.raises(UsageError, match=complaint):
+        bench(config, Console())
