@@ -15,6 +15,7 @@ from export.fold import folded
 from export.graph import to_onnx
 from export.wrapper import HEADS, Mean, Shifted, deployed
 from realtime.skeleton import CORE_16, KINECT_V2_25
+from tests.export.exported import exported, network
 from tests.export.trained_like import CHANNELS, CLASSES, WINDOW, clips, small_graphnet, trained_like
 from train.backbones import BACKBONES
 
@@ -57,8 +58,7 @@ def check_graph(graph: bytes, network: nn.Module, allowed: set[str], **windows) 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_and_head_answers_on_onnx_runtime_as_in_torch(name: str, head: str):
-    network = deployed(trained_like(name), head)
-    check_graph(to_onnx(network, SHAPE), network, ALLOWED_FUSED if head == "fused" else ALLOWED)
+    check_graph(exported(name, head), network(name, head), ALLOWED_FUSED if head == "fused" else ALLOWED)
 
 
 @pytest.mark.parametrize(("name", "head"), [("stgcn", "skeleton"), ("stgcn-edge", "fused")])
