@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from realtime.backends import open_engine
 from realtime.bundle import Bundle, load_bundle
 from realtime.command import run_command
 from realtime.errors import UsageError
+from realtime.features import features
 from train.checkpoint import check_writable, write_json, write_text
 from train.data import read
-from train.data.clip import Recording
+from train.data.clip import Clip, Recording
 from train.data.files import text_of
-from train.evaluate import evaluate
+from train.evaluate import clip_answer, clip_windows, evaluate, labelled_clips
 from train.sources import of_subjects, parse_held_out, parse_sources
 from train.statistics import discordant, mcnemar
-from train.vocabulary import ACTIONS
+from train.vocabulary import ACTIONS, action_of
 
 EXAMPLES = """examples:
   python -m scripts.make_card --bundle realtime/assets/bundle --data utkinect:DIR msr_action3d:DIR \\
@@ -76,12 +79,37 @@ def reports(config: Config, bundle: Bundle, console: Console, other: Bundle | No
         report = evaluate(bundle, source.name, items)
         if other is not None:
             report["against"] = evaluate(other, source.name, items, events=False)["right"]
+        if len(bundle.graphs) > 1:
+            report["graphs"] = of_graphs(bundle, items)
         report["subjects"] = sorted({str(item.subject) for item in items}, key=lambda name: (len(name), name))
         report["seconds"] = sum(
             float(item.times_ns[-1] - item.times_ns[0]) * 1e-9 for item in items if isinstance(item, Recording)
         )
         found[source.name] = report
         console.print(f"{source.name}: {report['accuracy']:.1%} of {report['clips']} clips")
+    return found
+
+
+def of_graphs(bundle: Bundle, items: Sequence[Clip | Recording]) -> dict[str, dict[str, int]]:
+    """Each graph on the same clips: how many it names rightly, and in how many of their windows it agrees with fp32."""
+    clips = [clip for clip in labelled_clips(items) if action_of(clip.data, clip.label) in bundle.classes]
+    windows = [clip_windows(clip, bundle.window, bundle.fps) for clip in clips]
+    truth = [action_of(clip.data, clip.label) for clip in clips]
+    nothing, found = bundle.classes.index(bundle.nothing), {}
+    best: dict[str, list[np.ndarray]] = {}
+    for precision in bundle.graphs:
+        engine, right = open_engine(bundle, "ort", precision=precision), 0
+        best[precision] = []
+        for joints, action in zip(windows, truth, strict=True):
+            logits = np.zeros((0, len(bundle.classes)), np.float32)
+            if len(joints):
+                logits, _ = engine.infer(features(joints, np.ones(joints.shape[:3], np.float32), bundle.streams))
+            right += bundle.classes[clip_answer(logits / bundle.temperature, nothing)] == action
+            best[precision].append(logits.argmax(axis=1))
+        engine.close()
+        pairs = zip(best[precision], best["fp32"], strict=True)
+        agree = sum(int((ours == fp32).sum()) for ours, fp32 in pairs)
+        found[precision] = {"clips": len(clips), "right": right, "windows": sum(map(len, windows)), "agree": agree}
     return found
 
 
@@ -147,6 +175,35 @@ def comparison(found: Found, other: Bundle) -> list[str]:
     return [*lines, ""]
 
 
+def _graph_table(found: Found) -> list[str]:
+    """Accuracy of each graph of the bundle set by set, and how often it gives fp32's answer."""
+    tables = {name: r["graphs"] for name, r in found.items() if "graphs" in r}
+    if not tables:
+        return []
+    first = next(iter(tables))
+    precisions = list(tables[first])
+    others = [precision for precision in precisions if precision != "fp32"]
+    sums = {
+        precision: {
+            key: sum(t[precision][key] for t in tables.values()) for key in ("clips", "right", "windows", "agree")
+        }
+        for precision in precisions
+    }
+    lines = [
+        "Each graph of the bundle on the same clips, and in how many of their windows its best class is fp32's:",
+        "",
+        "| set | clips | windows |"
+        + "".join(f" {p} |" for p in precisions)
+        + "".join(f" {p} as fp32 |" for p in others),
+        "|---" * (3 + len(precisions) + len(others)) + "|",
+    ]
+    for name, table in {**tables, "all together": sums}.items():
+        shares = [f" {table[p]['right'] / max(table[p]['clips'], 1):.1%} |" for p in precisions]
+        shares += [f" {table[p]['agree'] / max(table[p]['windows'], 1):.2%} |" for p in others]
+        lines.append(f"| {name} | {table['fp32']['clips']} | {table['fp32']['windows']} |" + "".join(shares))
+    return [*lines, ""]
+
+
 def _event_table(found: Found) -> list[str]:
     """Events of each set that has recordings."""
     lines = [
@@ -191,7 +248,7 @@ def _confusions(found: Found) -> list[str]:
 
 def card(bundle: Bundle, found: Found, notes: str, other: Bundle | None = None) -> str:
     """The card's Markdown; with a comparison where the reports hold another bundle's answers."""
-    lines = _opening(bundle) + _clip_table(found) + (comparison(found, other) if other else [])
+    lines = _opening(bundle) + _clip_table(found) + _graph_table(found) + (comparison(found, other) if other else [])
     lines += _event_table(found) + _class_table(bundle, found)
     return "\n".join(lines + _confusions(found)) + "\n" + notes
 

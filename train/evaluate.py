@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -45,6 +45,7 @@ from train.vocabulary import NOTHING, action_of
 EXAMPLES = """examples:
   python -m train.evaluate --data nw_ucla:DIR
   python -m train.evaluate --bundle runs/first/bundle --data utkinect:DIR --subjects 5 6 --json out.json
+  python -m train.evaluate --precision int8 --data utkinect:DIR --subjects 6
 """
 Logits = Callable[[np.ndarray], np.ndarray]
 CLIP_STRIDE = 3  # rows between the windows of a clip
@@ -70,6 +71,8 @@ class Config:
     """Write the report here."""
     events: bool = True
     """Also play recordings through the line and score events."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Which of the bundle's graphs, on ONNX Runtime's CPU; fp16 is slow there and right."""
 
 
 def clip_windows(clip: Clip, window: int, fps: float) -> np.ndarray:
@@ -115,7 +118,7 @@ def score_clips(
 ) -> list[tuple[str, str, str]]:  # fmt: skip
     """(data set's own label, true action or "", answered action) of each clip and each labelled segment."""
     scored = []
-    for clip in _clips(items):
+    for clip in labelled_clips(items):
         action = action_of(clip.data, clip.label)
         if action is None or action not in classes:
             scored.append((clip.label, "", ""))
@@ -129,7 +132,8 @@ def score_clips(
     return scored
 
 
-def _clips(items: Iterable[Clip | Recording]) -> Iterator[Clip]:
+def labelled_clips(items: Iterable[Clip | Recording]) -> Iterator[Clip]:
+    """The clips, and the labelled pieces of the recordings."""
     for item in items:
         yield from [item] if isinstance(item, Clip) else cut(item)
 
@@ -185,14 +189,19 @@ def play(bundle: Bundle, engine: Engine, recording: Recording) -> list[Detection
     return found
 
 
-def evaluate(bundle: Bundle, data: str, items: Sequence[Clip | Recording], events: bool = True) -> dict[str, Any]:
-    """The whole report of one data set (see `Config`)."""
-    engine = open_engine(bundle)
+def evaluate(
+    bundle: Bundle, data: str, items: Sequence[Clip | Recording], events: bool = True, precision: str = "fp32"
+) -> dict[str, Any]:
+    """The whole report of one data set (see `Config`). precision: which of the bundle's graphs.
+
+    Raises BundleError where the bundle has no such graph.
+    """
+    engine = open_engine(bundle, "ort", precision=precision)
 
     def logits(skeleton: np.ndarray) -> np.ndarray:
         return engine.infer(skeleton)[0] / bundle.temperature
 
-    clips = list(_clips(items))
+    clips = list(labelled_clips(items))
     shown = track(clips, "scoring clips", console=Console(stderr=True), transient=True)
     scored = score_clips(logits, shown, bundle.classes, bundle.streams, bundle.window, bundle.fps)
     report = clip_report(data, scored, bundle.classes)
@@ -255,12 +264,14 @@ def run(config: Config, console: Console) -> int:
     if missing:
         names = ", ".join(sorted(missing))
         raise UsageError(f"{config.data} holds nothing of subject {names}; leave --subjects out to score all")
-    report = evaluate(bundle, source.name, items, config.events)
-    report |= {"bundle": bundle.name, "subjects": sorted({str(item.subject) for item in items})}
+    report = evaluate(bundle, source.name, items, config.events, config.precision)
+    subjects = sorted({str(item.subject) for item in items})
+    report |= {"bundle": bundle.name, "precision": config.precision, "subjects": subjects}
     if config.json:
         write_json(config.json, report)
     console.print(_table(report))
-    console.print(f"{report['bundle']}, subjects {' '.join(report['subjects'])}, {time.monotonic() - started:.0f} s")
+    took = f"{time.monotonic() - started:.0f} s"
+    console.print(f"{report['bundle']} {config.precision}, subjects {' '.join(report['subjects'])}, {took}")
     return 0
 
 

@@ -104,7 +104,7 @@ def test_a_graph_that_disagrees_is_refused_with_figures(graph, windows, referenc
     gate = judge("int8", graph, changed(graph, "classify.bias", other_head), windows, reference)
     assert not gate.passed and not gate.allowed
     with pytest.raises(
-        ParityError, match="int8 gives fp32's answer in .*% of 1000 windows of windows of a test"
+        ParityError, match=r"int8 gives fp32's answer in .*% of 1000 windows of windows of a test"
     ) as caught:
         require(gate, allow_drop=False)
     for part in ("and 99.0% are needed", "accuracy 100.0% -> ", "nothing was written", "--allow-drop"):

@@ -145,3 +145,15 @@ def test_a_report_that_cannot_be_written_is_said_before_scoring(bundle, ucla, tm
     flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path, "--json", tmp_path / "no" / "out.json")
     assert evaluate_line(monkeypatch, *flags) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_graph_that_the_bundle_lacks_is_said(bundle, ucla, monkeypatch, capsys):
+    flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path)
+    assert evaluate_line(monkeypatch, *flags, "--precision", "fp16") == 3
+    assert "fp16" in capsys.readouterr().err
+
+
+def test_the_report_says_which_graph_was_scored(bundle, ucla, tmp_path, monkeypatch):
+    flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path, "--json", tmp_path / "out.json")
+    assert evaluate_line(monkeypatch, *flags) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["precision"] == "fp32"

@@ -1,10 +1,14 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from realtime.bundle import default_bundle
+from export.parity import Gate
+from export.precision import to_int8
+from realtime.bundle import default_bundle, load_bundle, load_reference, write_bundle
 from scripts import make_card as module
+from train.data import read
 
 
 @pytest.fixture
@@ -71,3 +75,41 @@ def test_two_bundles_are_compared_clip_by_clip():
     assert "| a | 4 | 50.0% | 75.0% | 1 | 2 | 1.00 |" in lines
     assert "| b | 6 | 0.0% | 100.0% | 0 | 6 | 0.03 |" in lines
     assert "| all together | 10 | 20.0% | 90.0% | 1 | 8 | 0.04 |" in lines
+
+
+def test_each_graph_of_a_bundle_is_scored_on_the_same_clips(tmp_path, flags):
+    bundle = load_bundle(with_int8(tmp_path))
+    items = list(read("nw_ucla", Path(flags["--data"].partition(":")[2])))
+    found = module.of_graphs(bundle, items)
+    assert list(found) == ["fp32", "int8"]
+    assert found["fp32"]["clips"] == 3 and found["fp32"]["agree"] == found["fp32"]["windows"] > 0
+    assert found["int8"]["windows"] == found["fp32"]["windows"] >= found["int8"]["agree"]
+
+
+def with_int8(folder):
+    """The shipped bundle with an int8 graph of its own."""
+    shipped = load_bundle(default_bundle())
+    spec = json.loads((shipped.path / "bundle.json").read_text())
+    graph = to_int8(shipped.read("model.onnx"), load_reference(shipped).skeleton)
+    gate = Gate(
+        "int8", 1000, "a test", 0.995, 0.99, True, False, 1.0, {"logits": 1.0, "embedding": 0.1}, None, len(graph), 1,
+        {"1": 1.0, "8": 1.0}, {"1": 1.0, "8": 1.0},
+    )  # fmt: skip
+    files = {name: shipped.read(name) for name in shipped.files} | {"model.int8.onnx": graph}
+    spec["graphs"] = {
+        "fp32": {"file": "model.onnx", "gate": None},
+        "int8": {"file": "model.int8.onnx", "gate": gate.to_json()},
+    }
+    return write_bundle(folder / "bundle", spec, files)
+
+
+def test_the_card_shows_each_graphs_accuracy():
+    table = {
+        "fp32": {"clips": 4, "right": 3, "windows": 10, "agree": 10},
+        "int8": {"clips": 4, "right": 2, "windows": 10, "agree": 9},
+    }
+    lines = module._graph_table({"a": {"graphs": table}, "b": {"graphs": table}})
+    assert "| set | clips | windows | fp32 | int8 | int8 as fp32 |" in lines
+    assert "| a | 4 | 10 | 75.0% | 50.0% | 90.00% |" in lines
+    assert "| all together | 8 | 20 | 75.0% | 50.0% | 90.00% |" in lines
+    assert module._graph_table({"a": {}}) == []
