@@ -1,4 +1,9 @@
-"""The compact graph network as it is deployed: every batch norm in the weights, frames innermost."""
+"""The compact graph network as it is deployed: every batch norm in the weights.
+
+Tensors are (N, C, T, V), joints innermost, so that mixing the joints is one matrix product over many rows a group. As
+in CTR-GCN's folded form, each block changes once from rows to blocks of channels and once back. N batch with bodies
+folded in, C channels, T frames, V joints, G groups.
+"""
 
 from __future__ import annotations
 
@@ -11,51 +16,60 @@ from train.graphnet import Block, GraphConv, GraphNet, TemporalConv
 
 
 class FoldedGraphConv(nn.Module):
-    """Channels by a 1x1 convolution, then joints by a constant adjacency per group: (N, C, V, T) to (N, C', V, T)."""
+    """Channels, then joints by a constant adjacency per group, and the ReLU: (N, C, T, V) to (N, C', T, V).
 
+    Lower by `shift` (C',), as CTR-GCN's: relu(y + shift) - shift is max(y, -shift).
+    """
+
+    spread: Tensor
     graph: Tensor
-    shift: Tensor
+    least: Tensor
 
     def __init__(self, trained: GraphConv) -> None:
         super().__init__()
         scale, shift = scale_shift(trained.norm)
-        self.spread = conv(trained.spread.weight.double() * scale.view(-1, 1, 1, 1), torch.zeros_like(shift))
-        self.register_buffer("graph", trained.adjacency.detach().unsqueeze(1).contiguous())  # (G, 1, V, V)
-        self.register_buffer("shift", shift.detach().float().view(-1, 1, 1))
+        weight = trained.spread.weight.detach().double().flatten(1) * scale.view(-1, 1)
+        self.register_buffer("spread", weight.float())  # (C', C)
+        self.register_buffer("graph", trained.adjacency.detach().mT.contiguous())  # (G, V giving, V taking)
+        self.register_buffer("least", -shift.detach().float().view(-1, 1, 1))
+        self.shift = shift.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.spread(x)
-        channels, v, t = y.shape[1:]
-        groups = len(self.graph)
-        mixed = self.graph @ y.reshape(-1, groups, channels // groups, v, t)
-        return mixed.reshape(-1, channels, v, t) + self.shift
+        c, t, v = x.shape[1:]
+        channels, groups = len(self.spread), len(self.graph)
+        y = self.spread @ x.reshape(-1, c, t * v)
+        mixed = y.reshape(-1, groups, channels // groups * t, v) @ self.graph
+        return torch.maximum(mixed.reshape(-1, channels, t, v), self.least)
 
 
 class FoldedTemporalConv(nn.Module):
-    """Four branches of a quarter of the channels, as `TemporalConv`, batch norms folded."""
+    """Four branches of a quarter of the channels, as `TemporalConv`, batch norms and the input's shift folded."""
 
-    end_scale: Tensor
-    end_shift: Tensor
-
-    def __init__(self, trained: TemporalConv) -> None:
+    def __init__(self, trained: TemporalConv, lacking: Tensor) -> None:
+        """lacking: (C,) what each channel of the input is too low by."""
         super().__init__()
         first, norm, _ = trained.reduce
-        self.reduce = conv_norm(first, norm)  # type: ignore[arg-type]
+        assert isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         self.stride = trained.near.stride[0]
         quarter = trained.near.out_channels
-        scale, shift = scale_shift(trained.norm)
-        by = scale.view(-1, 1, 1, 1)
-        self.near = conv(trained.near.weight.double().mT * by[:quarter], shift[:quarter], self.stride)
-        halves = slice(quarter, 2 * quarter)
-        self.far = conv(trained.far.weight.double().mT * by[halves], shift[halves], self.stride, 2)
-        self.register_buffer("end_scale", scale[2 * quarter :].detach().float().view(-1, 1, 1))
-        self.register_buffer("end_shift", shift[2 * quarter :].detach().float().view(-1, 1, 1))
+        scale, shift = scale_shift(norm)
+        weight = first.weight.detach().double() * scale.view(-1, 1, 1, 1)
+        pairs = zip(weight.split(quarter), (shift + weight.flatten(1) @ lacking).split(quarter), strict=True)
+        near, far, pool, skip = (conv(*pair, frames_last=False) for pair in pairs)
+        skip.stride = (self.stride, 1)
+        self.to_near, self.to_far, self.to_pool, self.to_skip = near, far, pool, skip
+        scales, shifts = (value.split(quarter) for value in scale_shift(trained.norm))
+        by = [value.view(-1, 1, 1, 1) for value in scales]
+        near_weight, far_weight = trained.near.weight.double().mT * by[0], trained.far.weight.double().mT * by[1]
+        self.near = conv(near_weight, shifts[0], self.stride, frames_last=False)
+        self.far = conv(far_weight, shifts[1], self.stride, 2, frames_last=False)
+        self.after_pool = conv(by[2], shifts[2], groups=quarter)
+        self.after_skip = conv(by[3], shifts[3], groups=quarter)
 
     def forward(self, x: Tensor) -> Tensor:
-        near, far, pool, skip = torch.relu(self.reduce(x)).chunk(4, dim=1)
-        pool = functional.max_pool2d(pool, (1, 3), (1, self.stride), (0, 1))
-        ends = torch.cat([pool, skip[..., :: self.stride]], dim=1) * self.end_scale + self.end_shift
-        return torch.cat([self.near(near), self.far(far), ends], dim=1)
+        near, far, pool = (torch.relu(reduce(x)) for reduce in (self.to_near, self.to_far, self.to_pool))
+        pool = self.after_pool(functional.max_pool2d(pool, (3, 1), (self.stride, 1), (1, 0)))
+        return torch.cat([self.near(near), self.far(far), pool, self.after_skip(torch.relu(self.to_skip(x)))], dim=1)
 
 
 class FoldedBlock(nn.Module):
@@ -63,19 +77,30 @@ class FoldedBlock(nn.Module):
 
     def __init__(self, trained: Block) -> None:
         super().__init__()
-        self.space, self.time = FoldedGraphConv(trained.graph), FoldedTemporalConv(trained.time)
+        self.space = FoldedGraphConv(trained.graph)
+        self.time = FoldedTemporalConv(trained.time, self.space.shift)
         self.residual: nn.Module = nn.Identity()
         if isinstance(trained.residual, nn.Sequential):
-            self.residual = conv_norm(*trained.residual, turned=True)  # type: ignore[misc]
+            first, norm = trained.residual
+            assert isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            self.residual = conv_norm(first, norm, frames_last=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.time(torch.relu(self.space(x))) + self.residual(x))
+        return torch.relu(self.time(self.space(x)) + self.residual(x))
+
+
+class Turned(nn.Module):
+    """Maps with their last two axes exchanged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(2, 3)
 
 
 def fold_graphnet(trained: GraphNet, channels: int, bodies: int, taken: int) -> nn.Sequential:
     """Windows (N, C, T, V) or (N, C, T, V, M) to feature maps (N*M, F, V, T')."""
     first, norm, _ = trained.stem
-    stem = conv_norm(first, norm, turned=True)  # type: ignore[arg-type]
+    assert isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    stem = conv_norm(first, norm, frames_last=False)
     blocks = [FoldedBlock(block) for block in trained.blocks if isinstance(block, Block)]
     read = Input(trained.input_norm, channels, bodies, taken, joints_first=False)
-    return nn.Sequential(read, stem, nn.ReLU(), *blocks)
+    return nn.Sequential(read, Turned(), stem, nn.ReLU(), *blocks, Turned())

@@ -19,22 +19,31 @@ def scale_shift(norm: Norm) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.double() - norm.running_mean.double() * scale
 
 
-def conv(weight: Tensor, bias: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution of weight (C', C / groups, 1, span) along time that keeps the length (but for its stride)."""
+def conv(
+    weight: Tensor, bias: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1, frames_last: bool = True
+) -> nn.Conv2d:
+    """A convolution of weight (C', C / groups, 1, span) along time that keeps the length (but for its stride).
+
+    Of maps (N, C, V, T), or of (N, C, T, V) where frames do not come last.
+    """
     channels_out, channels_in, _, span = weight.shape
-    padding = (0, dilation * (span // 2))
-    made = nn.Conv2d(groups * channels_in, channels_out, (1, span), (1, stride), padding, (1, dilation), groups)
+    pairs = [(1, span), (1, stride), (0, dilation * (span // 2)), (1, dilation)]
+    kernel, by, padding, apart = pairs if frames_last else [(last, first) for first, last in pairs]
+    made = nn.Conv2d(groups * channels_in, channels_out, kernel, by, padding, apart, groups)
     assert made.bias is not None
-    made.weight.data, made.bias.data = weight.detach().float().contiguous(), bias.detach().float().contiguous()
+    weight = weight.detach().float()
+    made.weight.data = (weight if frames_last else weight.mT).contiguous()
+    made.bias.data = bias.detach().float().contiguous()
     return made
 
 
-def conv_norm(trained: nn.Conv2d, norm: nn.BatchNorm2d, turned: bool = False) -> nn.Conv2d:
-    """A convolution without bias and the batch norm behind it as one. turned: its frames lie on the third axis."""
+def conv_norm(trained: nn.Conv2d, norm: nn.BatchNorm2d, frames_last: bool = True) -> nn.Conv2d:
+    """A convolution without bias and the batch norm behind it as one; frames stay where they are."""
     scale, shift = scale_shift(norm)
     weight = trained.weight.double() * scale.view(-1, 1, 1, 1)
-    axis = 0 if turned else 1
-    return conv(weight.mT if turned else weight, shift, trained.stride[axis], trained.dilation[axis])
+    axis = 1 if frames_last else 0
+    weight = weight if frames_last else weight.mT
+    return conv(weight, shift, trained.stride[axis], trained.dilation[axis], frames_last=frames_last)
 
 
 def unit(x: Tensor) -> Tensor:
