@@ -54,7 +54,7 @@ def short(monkeypatch):
 def changed(graph, name, change):
     """The graph with one weight changed."""
     model = onnx.load_from_string(graph)
-    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith(name)]
+    tensor = next(tensor for tensor in model.graph.initializer if name in tensor.name)
     value = numpy_helper.to_array(tensor).copy()
     change(value)
     tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
@@ -62,7 +62,7 @@ def changed(graph, name, change):
 
 
 def one_weight(value):
-    value.flat[0] += 0.1
+    value.flat[0] += 0.5
 
 
 def other_head(value):
@@ -73,9 +73,9 @@ def test_a_graph_is_proven_against_its_network(network, graph):
     assert prove(network, graph, SHAPE) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["pooled.backbone.1.weight", "classify.bias"])
+@pytest.mark.parametrize("name", ["spread", "classify.bias"])
 def test_one_wrong_weight_is_no_proof(network, graph, name):
-    with pytest.raises(ParityError, match=r"differ from the network's by .* at batch 1 .*export it anew") as caught:
+    with pytest.raises(ParityError, match=r"differ from the network's by .*export it anew") as caught:
         prove(network, changed(graph, name, one_weight), SHAPE)
     assert caught.value.exit_code == 7
 
@@ -88,12 +88,14 @@ def test_a_graph_of_another_seed_is_no_proof(graph):
 @pytest.mark.parametrize(("precision", "make"), [("fp16", lambda g, w: to_fp16(g)), ("int8", to_int8)])
 def test_a_good_graph_passes(graph, windows, reference, precision, make):
     told = []
-    gate = judge(precision, graph, make(graph, windows.calibration), windows, reference, told.append)
+    made = make(graph, windows.calibration)
+    gate = judge(precision, graph, made, windows, reference, told.append)
     assert gate.passed and gate.agreement >= gate.needed == parity.NEEDED[precision]
     assert gate.windows == 1000 and gate.source == "windows of a test"
     assert 0 < gate.worst_logits < 0.5 and all(0 < value < 0.5 for value in gate.reference.values())
     assert gate.accuracy["clips"] == 40 and gate.accuracy["fp32"] == 1.0 and gate.accuracy["this"] > 0.9
-    assert gate.bytes < gate.fp32_bytes and min(*gate.latency_ms.values(), *gate.fp32_latency_ms.values()) > 0
+    assert (gate.bytes, gate.fp32_bytes) == (len(made), len(graph))
+    assert min(*gate.latency_ms.values(), *gate.fp32_latency_ms.values()) > 0
     assert told == sorted(told) and told[-1] == 1.0
     assert require(gate, allow_drop=False) is gate
     assert require(gate, allow_drop=True) is gate  # nothing to overrule

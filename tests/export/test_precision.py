@@ -61,7 +61,6 @@ def test_less_precision_gives_nearly_the_same_answers(graph, windows, request, p
     for ours, theirs in zip(answers(made, windows), answers(graph, windows), strict=True):
         assert ours.dtype == np.float32
         assert 0 < np.abs(ours - theirs).max() < most * np.abs(theirs).max()
-    assert len(made) < len(graph)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -85,11 +84,16 @@ def test_norm_and_class_texts_stay_fp32(fp16):
     assert all(types[node.output[0]] == TensorProto.FLOAT16 for node in nodes(fp16, "Conv"))
 
 
-def test_first_convolution_and_head_stay_float(graph, int8):
-    first = nodes(graph, "Conv")[0].name
-    read = {node.name: node.input[:2] for node in nodes(int8, "Conv")}
-    assert not any("/float" in name for name in read.pop(first))
-    assert read and all("/float" in name for names in read.values() for name in names)
+def quantised_convolutions(graph):
+    return [node.name for node in nodes(graph, "Conv") if "/float" in node.input[1]]
+
+
+def test_first_convolution_grouped_ones_and_head_stay_float(graph, int8):
+    first, *others = nodes(int8, "Conv")
+    grouped = [node.name for node in others if any(a.name == "group" and a.i > 1 for a in node.attribute)]
+    chosen = [node.name for node in others if node.name not in grouped]
+    assert first.name == nodes(graph, "Conv")[0].name
+    assert chosen and quantised_convolutions(int8) == chosen
     assert all("/float" not in name for node in nodes(int8, "Gemm") for name in node.input)
 
 
@@ -100,8 +104,8 @@ def test_onnx_runtime_makes_integer_kernels_of_every_quantised_convolution(int8,
     options.add_session_config_entry("session.qdqisint8allowed", "0")  # as on x86, whatever runs the test
     onnxruntime.InferenceSession(int8, options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
-    assert kinds.count("Conv") == 1 and kinds.count("QLinearConv") == len(nodes(int8, "Conv")) - 1
-    assert kinds.count("Relu") == 2  # the stem's and the last; the others are folded into the kernels before them
+    assert kinds.count("QLinearConv") == len(quantised_convolutions(int8))
+    assert kinds.count("Relu") < len(nodes(int8, "Relu")) / 3  # folded into the kernels before them
 
 
 def test_tensorrts_form_has_the_same_numbers_and_no_unsigned_tensor(int8, windows):
