@@ -103,7 +103,8 @@ def deployed(trained: Trained, head: str = "skeleton", bodies: int = 1, fast: bo
         raise BundleError("--head fused needs a run of --method pcke or pcle with --interaction; take --head text")
     whole = model["bodies"]
     if bodies not in (1, whole):
-        raise UsageError(f"a network that was trained with bodies = {whole} takes 1 or {whole}, got {bodies}")
+        takes = "1" if whole == 1 else f"1 or {whole}"
+        raise UsageError(f"a network that was trained with bodies = {whole} takes {takes}, got {bodies}")
     channels, backbone = model["channels"], trained.network.backbone.eval()
     absent = None
     if bodies < whole:

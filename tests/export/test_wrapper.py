@@ -117,7 +117,7 @@ def test_a_network_without_texts_embeds_by_its_pooled_feature():
     [
         ("argmax", 1, UsageError, "skeleton, text, both, fused, got 'argmax'"),
         ("text", 1, BundleError, "--head text needs a run that was trained with texts"),
-        ("skeleton", 3, UsageError, "bodies = 1 takes 1 or 1, got 3"),
+        ("skeleton", 3, UsageError, "bodies = 1 takes 1, got 3"),
     ],
 )
 def test_what_a_checkpoint_does_not_have_is_refused(head, bodies, error, says):
