@@ -22,10 +22,15 @@ _OURS = ("pcle-live", "engines")  # below the user's cache
 
 
 def cache_folder() -> Path:
-    """The folder of this user's engines; it need not exist."""
+    """The folder of this user's engines; it need not exist. Raises UsageError where this user has no home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     # The specification of XDG_CACHE_HOME has paths that are not absolute ignored.
-    base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+    try:
+        base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UsageError(
+            "this user has no home for a cache of engines; set XDG_CACHE_HOME to a folder of your own"
+        ) from error
     return base.joinpath(*_OURS)
 
 
@@ -53,7 +58,7 @@ def all_cached() -> Iterator[Path]:
     """Every engine of the cache that has a sidecar; neither has been looked at."""
     try:
         folders = sorted(cache_folder().iterdir())
-    except OSError:  # no engine was ever cached
+    except (OSError, UsageError):  # no engine was ever cached
         return
     for folder in folders:
         yield from _whole(folder)
@@ -70,19 +75,25 @@ def in_cache(path: Path) -> bool:
     """Whether a file, its links followed, lies in the user's cache."""
     try:
         return path.resolve().is_relative_to(cache_folder().resolve())
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError, UsageError):  # a loop of links; no home
         return False
+
+
+def _ours(place: Path) -> bool:
+    """Whether a place without links lies in the cache, or is the folder that the cache, or a link to it, lies in."""
+    root = cache_folder()
+    return place.is_relative_to(root.resolve()) or place == root.parent.resolve()
 
 
 def foreign(path: Path) -> str | None:
     """Why a file is not known to be this user's own work; None where only this user can have written it."""
     if not in_cache(path):
-        return f"it does not lie in your own cache {cache_folder()}"
-    real, root = path.resolve(), cache_folder().resolve().parent
+        return "it does not lie in your own cache"
+    real, above = path.resolve(), cache_folder().parent.resolve()
     try:
-        for place in (real, *real.parents):
+        for place in dict.fromkeys((real, *real.parents, above, *above.parents)):
             status = place.stat()
-            if not place.is_relative_to(root):
+            if not _ours(place):
                 if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
                     return f"anybody may rename what is in {place}"
             elif status.st_uid != os.geteuid():
@@ -133,10 +144,10 @@ def _make(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)
-    root = cache_folder().resolve().parent
-    for place in (folder.resolve(), *folder.resolve().parents):
-        if place.is_relative_to(root):
-            place.chmod(0o700)
+    if in_cache(folder):
+        for place in (folder.resolve(), *folder.resolve().parents):
+            if _ours(place):
+                place.chmod(0o700)
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -181,9 +181,14 @@ def graph_sha256(bundle: Bundle, precision: str) -> str:
     return bundle.files[graph.file if graph else FP32_FILE][0]
 
 
-def rebuild_command(bundle: str | os.PathLike[str], kind: str, precision: str, out: Path | None = None) -> str:
-    """The command that builds an engine of a bundle: into the user's cache, or anew into `out`."""
-    into = f" -o {shlex.quote(str(out))} --replace" if out else ""
+def rebuild_command(
+    bundle: str | os.PathLike[str], kind: str, precision: str, out: Path | None = None, anew: bool = False
+) -> str:
+    """The command that builds an engine of a bundle: into the user's cache, or anew into `out`.
+
+    anew: also where the cache has one that fits as far as its sidecar tells.
+    """
+    into = (f" -o {shlex.quote(str(out))}" if out else "") + (" --replace" if out or anew else "")
     place = shlex.quote(os.fspath(bundle))
     return f"python -m export.trt {place} --backend {BACKENDS[kind]} --precision {precision}{into}"
 
@@ -255,11 +260,11 @@ def find_cached(expected: Expected) -> Path | None:
 def read_sidecar(path: Path, mend: str) -> Sidecar:
     """An engine's sidecar, checked for form alone. mend: the command that makes the engine anew."""
     file = path.with_name(path.name + ".json")
-    if not path.exists():
-        raise BundleError(f"engine {path}: no such file; build it: {mend}")
-    if not file.exists():
-        raise BundleError(f"engine {path}: it has no sidecar {file.name}; build it again: {mend}")
     try:
+        if not path.exists():
+            raise BundleError(f"engine {path}: no such file; build it: {mend}")
+        if not file.exists():
+            raise BundleError(f"engine {path}: it has no sidecar {file.name}; build it again: {mend}")
         return Sidecar.from_json(read_plain(file, _MOST_JSON))
     except OSError as error:
         raise BundleError(f"engine {path}: its sidecar cannot be read ({error}); build it again: {mend}") from error
@@ -275,9 +280,12 @@ def read_engine(path: Path, expected: Expected, trust: bool = False) -> Read:
     check. Raises BundleError.
     """
     own = rebuild_command(expected.bundle, expected.kind, expected.precision)
-    mend = own if in_cache(path) else f"{own} -o {shlex.quote(str(path.parent))}"
+    mend = own
+    if not in_cache(path):
+        mend = rebuild_command(expected.bundle, expected.kind, expected.precision, path.parent)
     sidecar = read_sidecar(path, mend)
-    problem = None if trust else foreign(path) or foreign(path.with_name(path.name + ".json"))
+    real = path.resolve()  # what is looked at is what is read: a link could be changed in between
+    problem = None if trust else foreign(real) or foreign(path.with_name(path.name + ".json"))
     if problem:
         raise BundleError(
             f"engine {path}: {problem}, and an engine is code; give --trust where you know who built it, or build "
@@ -294,9 +302,9 @@ def read_engine(path: Path, expected: Expected, trust: bool = False) -> Read:
         if found != wanted:
             refuse(f"it is of {key} {found}, not {wanted}")
     try:
-        if (size := path.stat().st_size) != sidecar.plan_bytes:
+        if (size := real.stat().st_size) != sidecar.plan_bytes:
             refuse(f"it has {size} bytes where its sidecar says {sidecar.plan_bytes}")
-        plan = read_plain(path, sidecar.plan_bytes)
+        plan = read_plain(real, sidecar.plan_bytes)
     except (OSError, ValueError) as error:
         refuse(f"it cannot be read ({error})")
     if (digest := hashlib.sha256(plan).hexdigest()) != sidecar.plan_sha256:

@@ -103,7 +103,7 @@ class TrtEngine(BundleEngine):
         found = read_sidecar(path, rebuild_command(bundle.path, kind or "tensorrt", precision or "fp16"))
         kind, precision = kind or found.kind, precision or found.build.precision
         super().__init__(bundle, precision)
-        self.path, self._mend = path, rebuild_command(bundle.path, kind, precision)
+        self.path, self._mend = path, rebuild_command(bundle.path, kind, precision, anew=True)
         self._trt: Any = library(kind)
         plan, self.sidecar, self.warnings = read_engine(path, expected_here(bundle, kind, precision), trust)
         self.graph = _graph(bundle, self.sidecar, self._mend)
@@ -117,6 +117,9 @@ class TrtEngine(BundleEngine):
             self._load(plan)
             self._shapes = self._check_tensors()
             self._prepare()
+        except (RuntimeError, TypeError) as error:  # what TensorRT's bindings raise, where they do not give None
+            self.close()
+            raise GpuError(f"engine {path}: {self._name} fails ({_line(str(error))}); use --backend ort") from error
         except BaseException:
             self.close()
             raise

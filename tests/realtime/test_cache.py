@@ -11,8 +11,8 @@ import pytest
 
 from realtime import cache
 from realtime.bundle import Bundle, load_bundle, write_bundle
-from realtime.cache import cache_folder, cached, engine_key, engine_name
-from realtime.errors import UsageError
+from realtime.cache import all_cached, cache_folder, cached, engine_key, engine_name
+from realtime.errors import BundleError, UsageError
 from realtime.sidecar import find_cached, read_engine, write_engine
 from tests.realtime.engines import KEY, NAME, PLAN, expected, put, sidecar
 
@@ -45,6 +45,35 @@ def test_a_folder_that_was_there_before_keeps_its_mode(bundle, tmp_path):
     (tmp_path / "elsewhere").mkdir(mode=0o755)
     put(bundle, folder=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_cache_that_links_elsewhere_leaves_the_folder_above_its_target_alone(bundle, tmp_path):
+    disk = tmp_path / "disk"
+    (disk / "engines").mkdir(parents=True)
+    disk.chmod(0o755)
+    cache_folder().parent.mkdir(parents=True)
+    cache_folder().symlink_to(disk / "engines")
+    path = put(bundle)
+    assert disk.stat().st_mode & 0o777 == 0o755
+    assert read_engine(path, expected(bundle)).plan == PLAN
+    cache_folder().parent.chmod(0o777)  # who writes there may put another link in its place
+    with pytest.raises(BundleError, match="others may write to"):
+        read_engine(path, expected(bundle))
+
+
+def test_a_user_with_no_home_has_no_cache_and_may_still_name_a_folder(bundle, tmp_path, monkeypatch):
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cache.Path, "home", unknown)
+    assert list(all_cached()) == [] and find_cached(expected(bundle)) is None
+    with pytest.raises(UsageError, match="set XDG_CACHE_HOME to a folder of your own"):
+        cache_folder()
+    path = put(bundle, folder=tmp_path / "elsewhere")
+    assert read_engine(path, expected(bundle), trust=True).plan == PLAN
+    with pytest.raises(BundleError, match="give --trust where you know who built it"):
+        read_engine(path, expected(bundle))
 
 
 @pytest.mark.parametrize("old", [True, False])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from realtime import cache
+from realtime import sidecar as sidecars
 from realtime.bundle import Bundle, load_bundle, write_bundle
 from realtime.cache import cache_folder
 from realtime.errors import BundleError
@@ -183,7 +184,7 @@ def test_a_foreign_engine_needs_trust_and_trust_skips_no_other_check(bundle, tmp
     assert read_engine(path, expected(bundle), trust=True).plan == PLAN
     path.write_bytes(b"x" * len(PLAN))
     text = refusal(path, expected(bundle), trust=True)
-    assert "replaced" in text and text.endswith(f"--precision fp16 -o {path.parent}")
+    assert "replaced" in text and text.endswith(f"--precision fp16 -o {path.parent} --replace")
 
 
 @pytest.mark.parametrize("what", ["folder", "engine", "sidecar", "cache"])
@@ -195,6 +196,30 @@ def test_an_engine_that_others_may_write_is_foreign(bundle, what, mode):
     place.chmod(place.stat().st_mode | mode)
     assert f"others may write to {place}" in refusal(path, expected(bundle))
     assert read_engine(path, expected(bundle), trust=True).plan == PLAN
+
+
+def test_what_was_looked_at_is_what_is_read_though_a_link_is_changed_meanwhile(bundle, tmp_path, monkeypatch):
+    """Who owns the folder of a link could point it elsewhere once the owner of its target is known."""
+    real, evil = put(bundle), tmp_path / "evil.engine"
+    evil.write_bytes(b"x" * len(PLAN))
+    link = tmp_path / NAME
+    link.symlink_to(real)
+    link.with_name(f"{NAME}.json").symlink_to(f"{real}.json")
+    looked = sidecars.foreign
+
+    def change_the_link(path: Path) -> str | None:
+        found = looked(path)
+        link.unlink(missing_ok=True)
+        link.symlink_to(evil)
+        return found
+
+    monkeypatch.setattr(sidecars, "foreign", change_the_link)
+    assert read_engine(link, expected(bundle)).plan == PLAN
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused_in_one_line(bundle, tmp_path):
+    text = refusal(tmp_path / ("a" * 300), expected(bundle), trust=True)
+    assert "File name too long" in text and "python -m export.trt" in text
 
 
 def test_a_folder_above_the_cache_that_anybody_may_rename_makes_it_foreign(bundle, tmp_path):

@@ -180,7 +180,7 @@ def test_answers_that_are_not_finite_are_refused_with_the_command(bundle, trt):
     trt.gain = np.inf
     text = refusal(lambda: engine.infer(people(1)), BundleError)
     assert "gave values of logits that are not finite" in text
-    assert text.endswith(rebuild_command(bundle.path, "tensorrt", "fp16"))
+    assert text.endswith(f"{rebuild_command(bundle.path, 'tensorrt', 'fp16')} --replace")
 
 
 # --- what fails while running
@@ -240,6 +240,20 @@ def test_what_fails_on_loading_is_told_and_everything_is_given_back(bundle, trt,
     assert gpu.memory == {} and gpu.retained == 0
 
 
+@pytest.mark.parametrize(
+    "error", [TypeError("pybind11::init(): factory function returned nullptr"), RuntimeError("no")]
+)
+def test_bindings_that_raise_where_others_return_none_are_a_gpu_error(bundle, trt, gpu, monkeypatch, error):
+    path = put(bundle)
+
+    def broken(logger: object) -> object:
+        raise error
+
+    monkeypatch.setattr(trt, "Runtime", broken)
+    assert str(error) in refusal(lambda: TrtEngine(bundle, path), GpuError)
+    assert gpu.memory == {} and gpu.retained == 0
+
+
 def test_a_gpu_without_room_for_the_tensors_says_how_much_was_asked(bundle, trt, gpu):
     path = put(bundle)
     gpu.fail["cuMemAlloc_v2"] = 2
@@ -267,7 +281,7 @@ def test_an_engine_that_is_not_what_its_sidecar_says_is_refused(bundle, trt, gpu
         setattr(trt, name, value)
     text = refusal(lambda: TrtEngine(bundle, path), BundleError)
     assert said in text, text
-    assert text.endswith(rebuild_command(bundle.path, "tensorrt", "fp16"))
+    assert text.endswith(f"{rebuild_command(bundle.path, 'tensorrt', 'fp16')} --replace")
     assert gpu.memory == {} and gpu.retained == 0
 
 
@@ -313,7 +327,7 @@ def test_a_graph_that_was_converted_for_the_build_brings_its_own_gate(bundle, tr
 @pytest.mark.parametrize("given", [None, {"passed": True}])
 def test_an_engine_of_a_graph_that_nobody_judged_is_refused(bundle, trt, given):
     text = refusal(lambda: TrtEngine(bundle, converted(bundle, given)), BundleError)
-    assert "no gate for the one it was built from" in text and text.endswith("--backend trt --precision int8")
+    assert "no gate for the one it was built from" in text and text.endswith("--backend trt --precision int8 --replace")
 
 
 def test_an_engine_whose_gate_failed_needs_to_have_been_overruled(bundle, trt):
