@@ -19,6 +19,7 @@ from realtime.graphs import PRECISIONS as GRAPH_PRECISIONS
 from realtime.graphs import Graph
 from realtime.schema import Scores, Window
 from realtime.scoring import Engine, verify
+from realtime.sidecar import BACKENDS as ENGINES
 from realtime.sidecar import rebuild_command
 from realtime.trt import TrtEngine, cached_engine
 
@@ -27,7 +28,8 @@ PRECISIONS = ("auto", *GRAPH_PRECISIONS)
 WORTH_TIMING = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")}  # fp16 is slower than fp32 on a CPU
 TIMING_S = 0.03  # for each graph: a start-up waits for it
 LEAST_RUNS = 5
-KINDS = {"trt": "tensorrt", "rtx": "tensorrt_rtx"}  # backend: the library
+WORTH_LEAVING = 0.9  # of fp32's time: whatever takes longer is not faster enough to be told from chance at each start
+KINDS = {backend: kind for kind, backend in ENGINES.items()}  # backend: the library
 ON_A_GPU = ("fp16", "fp32", "int8")  # in this order where auto precision finds several engines
 _DEMANDED = "backend {} was demanded but "
 Result = TypeVar("Result")
@@ -58,14 +60,14 @@ def open_engine(
         if backend in ("ort", "ort-cuda"):
             raise UsageError(f"an engine file is TensorRT's, --backend {backend} takes none; leave one of them out")
         found = _open_file(bundle, engine, KINDS.get(backend), None if precision == "auto" else precision, trust)
-        return Falling(found, bundle, threads)
+        return Falling(found, bundle, threads, precision)
     if trust:
         raise UsageError("--trust is about the file that --engine names; name one or leave it out")
     if backend == "auto":
         return _first_ready(bundle, threads, precision)
     if backend == "ort":
         return _open_ort(bundle, threads, precision, "cpu")
-    return Falling(_open_gpu(bundle, backend, threads, precision), bundle, threads)
+    return Falling(_open_gpu(bundle, backend, threads, precision), bundle, threads, precision)
 
 
 def _first_ready(bundle: Bundle, threads: int, precision: str) -> Engine:
@@ -82,7 +84,7 @@ def _first_ready(bundle: Bundle, threads: int, precision: str) -> Engine:
             reasons.append(f"not {backend}: {str(error).removeprefix(_DEMANDED.format(backend))}")
             continue
         engine.why = "; ".join([engine.why, *reasons])
-        return Falling(engine, bundle, threads)
+        return Falling(engine, bundle, threads, precision)
     cpu = _open_ort(bundle, threads, precision, "cpu")
     cpu.why = "; ".join([cpu.why, *reasons])
     return cpu
@@ -114,8 +116,8 @@ def _open_file(bundle: Bundle, path: Path, kind: str | None, precision: str | No
     """One TensorRT engine, proven: it may be as far from the reference as the gate of its graph allows."""
     engine = TrtEngine(bundle, path, kind, precision, trust)
     try:
-        again = f"build the engine again: {rebuild_command(bundle.path, engine.sidecar.kind, engine.precision)}"
-        verify(engine, bundle, remedy=again)
+        again = rebuild_command(bundle.path, engine.sidecar.kind, engine.precision, anew=True)
+        verify(engine, bundle, remedy=f"build the engine again: {again}")
     except (GpuError, BundleError):
         engine.close()
         raise
@@ -140,7 +142,7 @@ def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> Or
             engine = OrtEngine(bundle, threads, name, provider)
             verify(engine, bundle)
             engines.append(engine)
-        except BundleError as error:
+        except (BundleError, GpuError) as error:
             if name == "fp32":
                 raise
             left_out.append(f"{name} does not give its reference results here ({error})")
@@ -151,9 +153,9 @@ def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> Or
 
 
 def _faster(engines: Sequence[OrtEngine], skeleton: np.ndarray) -> OrtEngine:
-    """The one of two engines that is faster at one window; the other is closed."""
+    """The one of two engines that is faster at one window, fp32, the first, where it hardly is; the other is closed."""
     medians = timed(engines, skeleton)
-    first, second = np.argsort(medians)
+    first, second = (1, 0) if medians[1] < WORTH_LEAVING * medians[0] else (0, 1)
     best = engines[first]
     best.why = (
         f"{best.precision}: {medians[first]:.2g} ms a window against {medians[second]:.2g} for "
@@ -181,12 +183,14 @@ def timed(engines: Sequence[Engine], skeleton: np.ndarray) -> list[float]:
 class Falling:
     """A GPU's engine that goes on as ONNX Runtime on the CPU, with the same windows, once the GPU fails.
 
-    `fell_back` then says what happened, and `backend`, `precision` and `why` are those of the new engine. What fails
-    after that is an error.
+    A GPU also fails by answers that are no numbers. `fell_back` then says what happened, and `backend`, `precision` and
+    `why` are those of the new engine. What fails after that is an error.
+    precision: what was asked for; the CPU keeps to fp32 where that was demanded, else it takes the faster graph.
     """
 
-    def __init__(self, engine: Engine, bundle: Bundle, threads: int) -> None:
+    def __init__(self, engine: Engine, bundle: Bundle, threads: int, precision: str = "auto") -> None:
         self._engine, self._bundle, self._threads = engine, bundle, threads
+        self._precision = "fp32" if precision == "fp32" else "auto"
         self.fell_back: str | None = None
 
     @property
@@ -224,11 +228,11 @@ class Falling:
     def _go_on(self, work: Callable[[Engine], Result]) -> Result:
         try:
             return work(self._engine)
-        except GpuError as error:
+        except (GpuError, BundleError) as error:
             if self.fell_back is not None:
                 raise
             failed = self._engine
-            self._engine = _open_ort(self._bundle, self._threads, "auto", "cpu")
+            self._engine = _open_ort(self._bundle, self._threads, self._precision, "cpu")
             self.fell_back = (
                 f"{failed.backend} failed while running ({error}); going on with {self.backend} in {self.precision}"
             )

@@ -61,8 +61,11 @@ class OrtEngine(BundleEngine):
         providers = ["CPUExecutionProvider"] if provider == "cpu" else [(PROVIDERS[provider], _CUDA_OPTIONS)]
         model = bundle.read(self.file)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+            # Unless told not to, onnxruntime itself takes the CPU when the GPU fails, and goes on.
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except _ORT_ERRORS as error:
+            if provider != "cpu":
+                raise GpuError(f"{self.backend} cannot load {self.file} ({_line(error)}); use --backend ort") from error
             self._refuse(f"cannot be loaded by {self.backend} ({_line(error)})", error)
         if PROVIDERS[provider] not in self._session.get_providers():  # onnxruntime takes the CPU and says nothing
             raise GpuError(

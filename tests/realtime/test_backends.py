@@ -72,6 +72,13 @@ def test_the_faster_graph_is_taken_and_the_times_are_told(make, no_gpu):
     assert abs(slow.calls - fast.calls) <= 1  # in turns, so that other work on this machine hits both alike
 
 
+def test_of_two_graphs_that_are_about_as_fast_fp32_is_taken_each_time(make, monkeypatch):
+    bundle = make(int8=(model(), gate()))
+    for fp32_ms, int8_ms, best in ((1.0, 0.95, "fp32"), (1.0, 1.2, "fp32"), (1.0, 0.8, "int8")):
+        monkeypatch.setattr(backends, "timed", lambda engines, skeleton, said=(fp32_ms, int8_ms): list(said))
+        assert open_engine(bundle, "ort", precision="auto").precision == best
+
+
 def test_timing_takes_little_time(make):
     engine = OrtEngine(make())
     begun = time.perf_counter()
@@ -173,11 +180,38 @@ def test_a_provider_that_falls_back_in_silence_is_noticed(make, monkeypatch):
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda data, options, providers: real(data, options, ["CPUExecutionProvider"])
+        onnxruntime, "InferenceSession", lambda data, options, **others: real(data, options, ["CPUExecutionProvider"])
     )
     with pytest.raises(GpuError, match="fell back to the CPU") as caught:
         OrtEngine(make(), provider="cuda")
     assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in str(caught.value)
+
+
+def test_cuda_that_fails_on_loading_is_a_gpu_error_and_onnxruntime_may_not_go_on_by_itself(make, monkeypatch):
+    import onnxruntime
+
+    def session(data, options, providers, enable_fallback):
+        assert not enable_fallback  # else it prints, takes the CPU and goes on
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(GpuError, match=r"out of memory.*use --backend ort"):
+        OrtEngine(make(), provider="cuda")
+
+
+def test_an_fp16_graph_that_the_gpu_cannot_run_is_left_out(make, monkeypatch):
+    class Half(OrtEngine):
+        def __init__(self, bundle, threads, precision, provider):
+            if precision == "fp16":
+                raise GpuError("no kernel for float16")
+            super().__init__(bundle, threads, precision)
+
+    monkeypatch.setattr(backends, "driver_problem", lambda: None)
+    monkeypatch.setattr(backends, "OrtEngine", Half)
+    engine = open_engine(make(fp16=(model(), gate("fp16"))), "ort-cuda", precision="auto")
+    assert engine.precision == "fp32" and "no kernel for float16" in engine.why
 
 
 def test_auto_takes_the_first_that_is_ready_and_says_why_not_the_others(make, monkeypatch):
@@ -212,6 +246,14 @@ def test_a_gpu_that_fails_loses_no_window_and_says_so_once(make):
     assert engine.backend.endswith("/cpu") and engine.why == engine.fell_back
     assert engine.why.startswith("fake-1.0/gpu failed while running (cuStreamSynchronize failed")
     assert "going on with onnxruntime-" in engine.why
+
+
+def test_a_demand_for_the_trained_models_own_numbers_holds_on_the_cpu_as_well(make):
+    bundle = make(int8=(model(), gate()))
+    skeleton = load_reference(bundle).skeleton
+    engine = Falling(Slow(OrtEngine(bundle), fails_at=1), bundle, threads=1, precision="fp32")
+    engine.infer(skeleton)
+    assert engine.fell_back and engine.precision == "fp32" and engine._engine.why == "fp32, as asked"
 
 
 def test_a_second_failure_is_an_error(make):

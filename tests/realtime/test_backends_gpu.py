@@ -75,7 +75,8 @@ def test_an_engine_that_is_not_the_trained_model_is_refused_and_auto_goes_on(bun
     trt.gain = 1.5
     with pytest.raises(BundleError, match=r"in fp16 on tensorrt-10.3.0/Orin logits differs from reference") as caught:
         open_engine(bundle, "trt", precision="auto")
-    assert str(caught.value).endswith(f"python -m export.trt {bundle.path} --backend trt --precision fp16")
+    # What is in the cache fits by its sidecar, so without the flag it would be kept.
+    assert str(caught.value).endswith(f"python -m export.trt {bundle.path} --backend trt --precision fp16 --replace")
     engine = open_engine(bundle, precision="auto")
     assert engine.backend.endswith("/cpu") and "not trt: bundle" in engine.why
     assert "not rtx: TensorRT-RTX cannot be imported" in engine.why
@@ -107,3 +108,12 @@ def test_tensorrt_that_fails_while_running_is_left_for_the_cpu_with_the_same_win
     np.testing.assert_allclose(engine.infer(skeleton)[0], wanted[0], atol=1e-4)
     assert engine.backend.endswith("/cpu")
     assert "an illegal memory access was encountered" in engine.why and "\n" not in engine.why
+
+
+def test_tensorrt_that_gives_numbers_that_are_none_is_left_for_the_cpu(bundle, trt):
+    put(bundle)
+    engine = open_engine(bundle, "trt", precision="auto")
+    skeleton = load_reference(bundle).skeleton
+    trt.gain = np.nan
+    np.testing.assert_allclose(engine.infer(skeleton)[0], OrtEngine(bundle).infer(skeleton)[0], atol=1e-4)
+    assert engine.backend.endswith("/cpu") and "values of logits that are not finite" in engine.why
