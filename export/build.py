@@ -125,6 +125,11 @@ class _Builder:
                 f"{self.name} refuses this graph ({_quote(said)}); export it again with: "
                 "python -m export.trt CKPT --replace"
             )
+        if self._network.num_inputs != 1:
+            raise BundleError(
+                f"this graph has {self._network.num_inputs} inputs and not the one that windows go into; export it "
+                "again with: python -m export.trt CKPT --replace"
+            )
         return self._network
 
     def build(
@@ -223,6 +228,7 @@ def _capabilities(trt: Any, backend: str, wanted: Sequence[str], here: str | Non
                 "--compute-capability out, or take --backend rtx"
             )
         return (here,)
+    wanted = tuple(dict.fromkeys(wanted))
     members = [name[2:] for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     known = sorted((f"{name[:-1]}.{name[-1]}" for name in members), key=float)
     for entry in wanted:
@@ -231,7 +237,7 @@ def _capabilities(trt: Any, backend: str, wanted: Sequence[str], here: str | Non
                 f"TensorRT-RTX {trt.__version__} builds for compute capability {', '.join(known)}, got {entry!r}"
             )
     # Its own choice leaves Turing out, so on such a GPU that is what must be asked for.
-    return tuple(wanted) or (("7.5",) if here == "7.5" else ())
+    return wanted or (("7.5",) if here == "7.5" else ())
 
 
 def _timing_cache(version: str, capability: str) -> Path:

@@ -28,12 +28,13 @@ from export.windows import gather
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, Reference, load_bundle, write_bundle
 from realtime.command import run_command
-from realtime.errors import BundleError
+from realtime.errors import BundleError, UsageError
 from realtime.features import NORMALISATION, features
 from realtime.resample import offline_windows
 from realtime.sidecar import contract_from
 from realtime.skeleton import CORE_16, LAYOUTS, convert
 from train.data.files import text_of
+from train.sources import parse_held_out
 from train.synthesis import synthetic_recordings
 from train.vocabulary import ACTIONS, NOTHING
 
@@ -181,6 +182,7 @@ def make_bundle(config: Config, console: Console | None = None, optional: bool =
         )
     held_out = config.held_out or tuple(held_out_of(config.data, loaded.configs))
     check_data(config.data, held_out)
+    check_unseen(config.data, held_out, loaded.configs)
     spec = bundle_spec(config, loaded)
     graph = proven_graph(loaded, contract_from(spec), steps)
     proof = reference(loaded.trained, loaded.model)
@@ -195,9 +197,34 @@ def make_bundle(config: Config, console: Console | None = None, optional: bool =
 
 
 def held_out_of(data: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The subjects that the first run held out, of the sets given: nobody who trained the network judges it."""
+    """The subjects that every run held out, of the sets given: nobody who trained a network judges it."""
     names = {entry.partition(":")[0] for entry in data}
-    return [entry for entry in configs[0]["held_out"] if entry.partition(":")[0] in names]
+    common: dict[str, set[str]] = {}
+    for config in configs:
+        for name, held in spared(config).items():
+            common[name] = common.get(name, held) & held
+    return [f"{name}:{','.join(sorted(held))}" for name, held in common.items() if name in names and held]
+
+
+def spared(config: dict[str, Any]) -> dict[str, set[str]]:
+    """The subjects that a run held out, of each set that it was trained on."""
+    names = [entry.partition(":")[0] for entry in config["data"]]
+    held = parse_held_out(config["held_out"], names)
+    return {name: held.get(name, set()) for name in names}
+
+
+def check_unseen(data: Sequence[str], held_out: Sequence[str], configs: Sequence[dict[str, Any]]) -> None:
+    """UsageError where somebody is to judge a network who trained it."""
+    held = parse_held_out(held_out, [entry.partition(":")[0] for entry in data])
+    for config in configs:
+        for name, unseen in spared(config).items():
+            seen = sorted(held.get(name, set()) - unseen)
+            if seen:
+                left = f"name some of {name}:{','.join(sorted(unseen))} alone" if unseen else f"leave {name} out"
+                raise UsageError(
+                    f"--held-out {name}:{','.join(seen)}: the network was trained on them, so they cannot judge it; "
+                    f"{left}"
+                )
 
 
 def proven_graph(loaded: Loaded, contract: dict[str, Any], steps: Steps) -> bytes:

@@ -90,7 +90,10 @@ def choose_backend(asked: str) -> tuple[str | None, str]:
 
 
 def there(bundle: Bundle, precision: str, wish: Wish, steps: Steps) -> Made | None:
-    """The engine of the user's cache that would be built again; None where there is none that runs here."""
+    """The engine of the user's cache that would be built again; None where there is none that runs here.
+
+    One for another number of people, or not for the very GPUs that are named, would be another.
+    """
     if wish.out is not None or wish.replace or driver_problem():
         return None
     expected = expected_here(bundle, KINDS[wish.backend], precision)
@@ -102,7 +105,9 @@ def there(bundle: Bundle, precision: str, wish: Wish, steps: Steps) -> Made | No
     except BundleError as error:
         steps.say(f"not taken: {error}")
         return None
-    if found.sidecar.verified is None:
+    build = found.sidecar.build
+    another = wish.capabilities and build.compute_capability != target_of(wish.backend, wish.capabilities).capability
+    if found.sidecar.verified is None or build.profile.max != wish.max_batch or another:
         return None
     steps.say(f"{path} is there and fits; --replace builds it again")
     return Made(path, found.sidecar, True)
@@ -154,7 +159,7 @@ def build_folders_engine(folder: Path, precision: str, wish: Wish, steps: Steps)
     assert wish.out is not None
     try:
         content = json.loads((folder / "graphs.json").read_text(encoding="utf-8"))
-        contract, listed = content["contract"], content["graphs"]
+        contract, listed, named = content["contract"], content["graphs"], content["name"]
         if precision not in listed:
             raise UsageError(
                 f"{folder} has no {precision} graph; it has {', '.join(listed)}: choose one by --precision"
@@ -169,7 +174,7 @@ def build_folders_engine(folder: Path, precision: str, wish: Wish, steps: Steps)
     target = target_of(wish.backend, wish.capabilities)
     _, name = place(graph_hash, precision, target, wish)
     plan = built(graph, contract_id(contract), precision, wish, steps)
-    sidecar = describe(plan, contract, precision, Source(graph_hash, content["name"], exporter()), target, wish)
+    sidecar = describe(plan, contract, precision, Source(graph_hash, named, exporter()), target, wish)
     return Made(write_engine(wish.out, name, plan, sidecar), sidecar, False)
 
 

@@ -22,7 +22,7 @@ from export.engines import Made, Wish, build_folders_engine
 from export.gates import Graphs, gated
 from export.progress import Steps
 from export.runs import Loaded, check_out, file_of, load_runs
-from export.windows import CALIBRATION, LEAST_GATE, LabelledClip, Windows
+from export.windows import CALIBRATION, LEAST_GATE, MOST_GATE, LabelledClip, Windows, spread
 from realtime.bundle import Reference
 from realtime.errors import UsageError
 from realtime.fields import short
@@ -99,8 +99,7 @@ def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made]]:
     clips = prepared_clips(loaded, order.data)
     contract = contract_of_run(loaded)
     graph = proven_graph(loaded, contract, steps)
-    chosen = clips.test[np.linspace(0, len(clips.test) - 1, REFERENCE_CLIPS).astype(int)]
-    proof = answers(loaded.trained, clips.tested(chosen))
+    proof = answers(loaded.trained, clips.tested(spread(clips.test, REFERENCE_CLIPS)))
     graphs = gated(graph, order.graphs, lambda: windows_of(clips), proof, order.allow_drop, steps, order.optional)
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -133,21 +132,29 @@ def prepared_clips(loaded: Loaded, data: tuple[str, ...]) -> Clips:
         raise UsageError(f"{folder} is not the {model['data']} that the run was trained on; give that one with --data")
     feeder = Feeder(opened, model["window"], tuple(model["streams"]), torch.device("cpu"))
     train, test = split(opened, config["split"] or USUAL_SPLIT.get(opened.data, "xsub"))
+    if not (train.any() and test.any()):
+        raise UsageError(f"{folder} has {train.sum()} training and {test.sum()} test clips; proof and gates need both")
     labels = np.asarray(opened.label, np.int64)
     return Clips(opened.data, feeder, labels, np.flatnonzero(train), np.flatnonzero(test))
 
 
 def windows_of(clips: Clips) -> Windows:
-    """Training clips to calibrate on; test clips to compare on, again from random sides until there are enough."""
-    every = clips.train[np.linspace(0, len(clips.train) - 1, min(len(clips.train), CALIBRATION)).astype(int)]
-    tested = clips.tested(clips.test)  # (n, C, T, V[, M])
+    """Training clips to calibrate on; test clips to compare on, again from random sides until there are enough.
+
+    Of many, as NTU has, some: all of them are gigabytes and hours.
+    """
+    chosen = spread(clips.test, MOST_GATE)
+    tested = clips.tested(chosen)  # (n, C, T, V[, M])
     gate = [tested]
     while sum(map(len, gate)) < LEAST_GATE:
-        gate.append(clips.turned(clips.test, seed=len(gate)))
+        gate.append(clips.turned(chosen, seed=len(gate)))
     found = tuple(
-        LabelledClip(window[None], int(label)) for window, label in zip(tested, clips.labels[clips.test], strict=True)
+        LabelledClip(window[None], int(label)) for window, label in zip(tested, clips.labels[chosen], strict=True)
     )
-    return Windows(clips.tested(every), np.concatenate(gate), f"the test clips of {clips.name}", found)
+    whose = f"the test clips of {clips.name}"
+    if len(chosen) < len(clips.test):
+        whose = f"{len(chosen)} of the {len(clips.test)} test clips of {clips.name}"
+    return Windows(clips.tested(spread(clips.train, CALIBRATION)), np.concatenate(gate), whose, found)
 
 
 def contract_of_run(loaded: Loaded) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from realtime.sidecar import BACKENDS, rebuild_command
 Precision = Literal["fp32", "fp16", "int8"]
 GRAPHS: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # of a bundle made here, where --precision does not say
 ENGINE: Precision = "fp16"  # where --precision does not say
+HEAD: Literal["skeleton"] = "skeleton"  # where --head does not say
+UNREAD = ("head", "data", "held_out")  # where the graphs are there already
 EXAMPLES = """examples:
   python -m export.trt runs/mine                          a bundle with fp32, fp16 and int8; with a GPU, an engine
   python -m export.trt runs/mine -o bundles/mine --data utkinect:DIR --held-out utkinect:6
@@ -65,8 +67,9 @@ class Config:
     """Real sets as NAME:DIR to calibrate int8 on and to compare on; generated people where not given."""
     held_out: tuple[str, ...] = ()
     """Subjects to compare on, as NAME:S1,S2; int8 is calibrated on the others. Those of the run where not given."""
-    head: Literal["skeleton", "text", "both", "fused"] = "skeleton"
-    """What answers, of a run: the classifier, the nearness to the classes' texts, their mean, or their interaction."""
+    head: Literal["skeleton", "text", "both", "fused"] | None = None
+    """What answers, of a run: the classifier, which is what is taken where not given, the nearness to the classes'
+    texts, their mean, or their interaction."""
     max_batch: int = MAX_BATCH
     """Most people in one call of the engine; more go in several calls."""
     compute_capability: tuple[str, ...] = ()
@@ -90,11 +93,21 @@ def run(config: Config, console: Console) -> int:
     if config.onnx_only:
         raise UsageError(f"{config.source} has its graphs already; leave --onnx-only out to build an engine of them")
     if kind == "graphs":
+        check_read(config, (*UNREAD, "allow_drop"))
         return _from_graphs(config, backend, why, console)
     bundle = load_bundle(config.source)
+    check_read(config, UNREAD if bundle.graphs.keys() >= {*wanted(config)} else ("head",))
     made = engines(bundle, config, backend, config.out, console)
     finish(bundle.path, made, why if backend is None else None, console)
     return 0
+
+
+def check_read(config: Config, unread: Sequence[str]) -> None:
+    """UsageError for a flag that was given and that nothing here would heed."""
+    for name in unread:
+        if getattr(config, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is about making graphs, and {config.source} has its own; leave --{flag} out")
 
 
 def kind_of(source: Path) -> str:
@@ -123,8 +136,13 @@ def engines(bundle: Bundle, config: Config, backend: str | None, out: Path | Non
     wish, steps = wish_of(config, backend, out), Steps(console)
     return [
         there(bundle, precision, wish, steps) or build_engine(bundle, precision, wish, steps)
-        for precision in config.precision or (ENGINE,)
+        for precision in wanted(config)
     ]
+
+
+def wanted(config: Config) -> tuple[Precision, ...]:
+    """The precisions of engines, each once."""
+    return tuple(dict.fromkeys(config.precision)) or (ENGINE,)
 
 
 def show_engines(made: Sequence[Made], console: Console) -> None:
@@ -179,11 +197,13 @@ def _from_run(config: Config, backend: str | None, why: str, console: Console) -
     if not is_live(config.source):
         return _published(config, out, backend, why, console)
     asked = bundles.Config(
-        runs=(config.source,), out=out, name=name, head=config.head, precision=config.precision or GRAPHS,
+        runs=(config.source,), out=out, name=name, head=config.head or HEAD, precision=config.precision or GRAPHS,
         data=config.data, held_out=config.held_out, allow_drop=config.allow_drop, replace=config.replace,
     )  # fmt: skip
     bundle = load_bundle(bundles.make_bundle(asked, console, optional=not config.precision))
     bundles.say_bundle(bundle, (config.source,), console)
+    if not config.precision and ENGINE not in bundle.graphs:
+        backend, why = None, f"its {ENGINE} graph failed its gate; name another by --precision"
     made = engines(bundle, config, backend, None, console)
     finish(out, made, why if backend is None else None, console)
     return 0
@@ -193,11 +213,13 @@ def _published(config: Config, out: Path, backend: str | None, why: str, console
     """A run of a published protocol: graphs and engines in a folder of their own."""
     from export import plain
 
+    if config.held_out:
+        raise UsageError("a published protocol names its test clips itself; leave --held-out out")
     steps = Steps(console)
     precisions = config.precision or GRAPHS
     order = plain.Order(
-        run=config.source, out=out, head=config.head, graphs=precisions,
-        engines=() if backend is None else config.precision or (ENGINE,),
+        run=config.source, out=out, head=config.head or HEAD, graphs=precisions,
+        engines=() if backend is None else wanted(config),
         wish=None if backend is None else wish_of(config, backend, out),
         data=config.data, allow_drop=config.allow_drop, overwrite=config.replace, optional=not config.precision,
     )  # fmt: skip
@@ -220,7 +242,7 @@ def _from_graphs(config: Config, backend: str | None, why: str, console: Console
     out, made = config.out or config.source, []
     if backend is not None:
         wish, steps = wish_of(config, backend, out), Steps(console)
-        made = [build_folders_engine(config.source, p, wish, steps) for p in config.precision or (ENGINE,)]
+        made = [build_folders_engine(config.source, p, wish, steps) for p in wanted(config)]
     finish_graphs(config.source, made, why, console)
     return 0
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CALIBRATION = 512  # windows
 LEAST_GATE, MOST_GATE = 1000, 2000
+HELD = 10 * MOST_GATE  # in memory, to choose from: below a gigabyte
 STRIDE = 5  # rows between two windows
 PEOPLE = 12  # generated ones, for each of the two
 LOST_SHARE = 0.2  # of the stretches in which joints are lost for a while
@@ -103,7 +104,7 @@ def gather(
     rng = np.random.default_rng([seed, 41])
     if not data:
         calibration, gate = (_generated(spec, 30_000 + 2 * seed + part, rng) for part in (0, 1))
-        return Windows(_pick(calibration, CALIBRATION), _pick(gate, MOST_GATE), "generated people")
+        return Windows(spread(calibration, CALIBRATION), spread(gate, MOST_GATE), "generated people")
     trained_on, judged_on, said = _read(data, held_out)
     gate = _seen(spec, _stretches(judged_on), rng, MOST_GATE)
     if len(gate) < LEAST_GATE:
@@ -145,21 +146,38 @@ def _lose(stretch: Stretch, rng: Generator) -> Stretch:
     return Stretch(times, np.where(lost[..., None], 0, joints), np.where(lost, 0, confidence))
 
 
-def _pick(windows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the windows, spread evenly."""
+def spread(windows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the windows (or of what stands for them), spread evenly."""
     if len(windows) <= most:
         return windows
     return windows[np.linspace(0, len(windows) - 1, most).astype(int)]
+
+
+def _thinned(parts: Iterable[np.ndarray], most: int) -> list[np.ndarray]:
+    """Every window of the parts while there are at most so many, then every second one, every fourth, ...
+
+    A large set has more windows than there is memory for, and few of them are asked for.
+    """
+    kept: list[np.ndarray] = []
+    step, seen = 1, 0
+    for part in parts:
+        chosen = part[-seen % step :: step]
+        seen += len(part)
+        if len(chosen):
+            kept.append(chosen.copy())
+        while sum(map(len, kept)) > most:
+            kept, step = [np.concatenate(kept)[::2].copy()], 2 * step
+    return kept
 
 
 def _seen(spec: Spec, stretches: Iterable[Stretch], rng: Generator, most: int) -> np.ndarray:
     """At most so many windows of the stretches: the live stride's, or every row's where those are too few."""
     lost = [_lose(stretch, rng) for stretch in stretches]
     for stride in (STRIDE, 1):
-        parts = [made for made in (_windows(spec, stretch, stride) for stretch in lost) if len(made)]
+        parts = _thinned((_windows(spec, stretch, stride) for stretch in lost), HELD)
         if sum(map(len, parts)) >= min(most, LEAST_GATE):
             break
-    return _pick(np.concatenate(parts), most) if parts else np.zeros((0, 1, 1, 1), np.float32)
+    return spread(np.concatenate(parts), most) if parts else np.zeros((0, 1, 1, 1), np.float32)
 
 
 def _read(data: Sequence[str], held_out: Sequence[str]) -> tuple[list[Any], list[Any], str]:

@@ -59,6 +59,9 @@ def gpu_rows(bundle: Bundle, seconds: float, console: Console) -> list[GpuRow]:
                     begun = time.perf_counter()
                     engine.infer(x)
                     times.append(1e3 * (time.perf_counter() - begun))
+                if getattr(engine, "fell_back", None):
+                    console.print(f"not measured: {backend} in {precision} at batch {batch}: {engine.why}")
+                    break
                 p50, p95 = np.percentile(times, [50, 95])
                 rows.append(GpuRow(engine.backend, precision, batch, p50, p95, _least_ms(bundle, precision, x)))
             engine.close()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from export import bundle as bundles
 from export import gates
-from export.bundle import Config, held_out_of, load_runs, main, make_bundle
+from export.bundle import Config, check_unseen, held_out_of, load_runs, main, make_bundle
 from realtime.backends import open_engine
 from realtime.bundle import load_bundle, load_reference
 from realtime.errors import BundleError, ParityError, UsageError
@@ -146,9 +146,23 @@ def test_what_would_fail_in_the_end_is_said_at_once(run, tmp_path, monkeypatch, 
 
 
 def test_the_runs_own_held_out_subjects_judge_its_graphs():
-    configs = [{"held_out": ["utkinect:6", "nw_ucla:9,10"]}]
-    assert held_out_of(("utkinect:/data/utkinect",), configs) == ["utkinect:6"]
-    assert held_out_of((), configs) == []
+    data = ["utkinect:/data/utkinect", "nw_ucla:/data/nw_ucla"]
+    one = {"data": data, "held_out": ["utkinect:6", "nw_ucla:9,10"]}
+    assert held_out_of(("utkinect:/data/utkinect",), [one]) == ["utkinect:6"]
+    assert held_out_of((), [one]) == []
+    other = {"data": data, "held_out": ["utkinect:5", "nw_ucla:10,3"]}
+    assert held_out_of(data, [one, other]) == ["nw_ucla:10"]  # whoever trained one of the two judges neither
+    assert held_out_of(data, [one, {"data": ["nw_ucla:/d"], "held_out": []}]) == ["utkinect:6"]
+
+
+def test_nobody_judges_a_network_who_trained_it():
+    config = {"data": ["utkinect:/data/utkinect"], "held_out": ["utkinect:6,07"]}
+    data = ("utkinect:/elsewhere", "nw_ucla:/data")
+    check_unseen(data, ("utkinect:06", "utkinect:7", "nw_ucla:1"), [config])
+    with pytest.raises(UsageError, match=r"utkinect:5: the network was trained on them.* name some of utkinect:6,7"):
+        check_unseen(data, ("utkinect:5,6", "nw_ucla:1"), [config])
+    with pytest.raises(UsageError, match="leave utkinect out"):
+        check_unseen(data, ("utkinect:6",), [config, {**config, "held_out": []}])
 
 
 def test_runs_of_different_input_are_not_averaged(tmp_path):

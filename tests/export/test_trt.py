@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -95,6 +96,47 @@ def test_a_bundle_becomes_an_engine_without_a_gpu_marked_unverified(rtx, trt, bu
     assert code == 2 and "exists; add --replace" in said
     assert trt(*flags, "--replace", "--max-batch", "4")[0] == 0
     assert Sidecar.from_json(file.with_name(file.name + ".json").read_text()).build.profile.max == 4
+
+
+@without_gpu
+def test_an_engine_of_a_graph_that_was_left_out_is_not_built(rtx, trt, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(gates, "to_fp16", turned_round)
+    code, said = trt(run, "-o", tmp_path / "bundle", "--backend", "rtx")
+    assert code == 0 and "fp16 is left out" in said and "no engine was built: its fp16 graph failed its gate" in said
+    assert "fp16" not in load_bundle(tmp_path / "bundle").graphs and not list(tmp_path.rglob("*.engine"))
+
+
+@pytest.mark.parametrize("flag", [("--head", "text"), ("--data", "utkinect:DIR"), ("--held-out", "utkinect:6")])
+def test_a_flag_that_nothing_would_heed_is_refused(rtx, trt, bundle_folder, published, tmp_path, flag):
+    code, said = trt(bundle_folder, "--backend", "rtx", "--precision", "fp32", "-o", tmp_path / "out", *flag)
+    assert code == 2 and f"leave {flag[0]} out" in said and not (tmp_path / "out").exists()
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "graphs" / "graphs.json").write_text("{}")
+    code, said = trt(tmp_path / "graphs", *flag)
+    assert code == 2 and f"leave {flag[0]} out" in said
+    if flag[0] == "--held-out":
+        code, said = trt(published, "-o", tmp_path / "out", *flag)
+        assert code == 2 and "leave --held-out out" in said
+
+
+def test_a_folder_of_graphs_that_was_damaged_is_refused(rtx, trt, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"x\n")  # an empty graph to the parser
+    content = {
+        "contract": {}, "graphs": {"fp32": {"file": "model.onnx"}},
+        "sha256": {"model.onnx": hashlib.sha256(b"x\n").hexdigest()},
+    }  # fmt: skip
+    for more, says in (({}, "cannot be read ('name')"), ({"name": "mine"}, "0 inputs")):
+        (tmp_path / "graphs.json").write_text(json.dumps({**content, **more}))
+        code, said = trt(tmp_path, "--backend", "rtx", "--precision", "fp32", "-o", tmp_path / "out")
+        assert code == 3 and says in said and not (tmp_path / "out").exists()
+
+
+@without_gpu
+def test_a_precision_or_gpu_that_is_named_twice_is_built_once(rtx, trt, bundle_folder, tmp_path):
+    flags = ("--backend", "rtx", "--precision", "fp32", "fp32", "--compute-capability", "8.6", "8.6")
+    assert trt(bundle_folder, *flags, "-o", tmp_path / "out")[0] == 0
+    (file,) = (tmp_path / "out").glob("*.engine")
+    assert ".sm86.rtx" in file.name
 
 
 @without_gpu
@@ -232,6 +274,21 @@ def test_with_a_gpu_the_engine_is_proven_before_it_is_kept(rtx, gpu, trt, bundle
     assert proof.windows == len(load_reference(load_bundle(bundle_folder)).logits)
 
 
+def test_an_engine_that_is_there_is_taken_only_for_as_many_people(rtx, gpu, trt, bundle_folder, tmp_path, monkeypatch):
+    flags = (bundle_folder, "--backend", "rtx", "--precision", "fp32")
+    assert trt(*flags)[0] == 0
+    monkeypatch.setattr(engines, "driver_problem", lambda: None)
+    monkeypatch.setattr(
+        engines, "expected_here", lambda bundle, kind, precision: expected(bundle, precision, rtx.__version__)
+    )
+    code, said = trt(*flags)
+    assert code == 0 and "is there and fits" in said
+    for other in (("--max-batch", "2"), ("--compute-capability", "8.6")):
+        code, said = trt(*flags, *other)
+        assert code == 0 and "is there and fits" not in said and "building" in said
+    assert len(list((tmp_path / "cache").rglob("*.engine"))) == 3
+
+
 def test_an_engine_that_fails_its_proof_is_not_kept(rtx, gpu, trt, bundle_folder, tmp_path):
     gpu.wrong, before = 0.1, gpu.closed
     code, said = trt(bundle_folder, "--backend", "rtx", "--precision", "fp32", "-o", tmp_path / "out")
@@ -292,3 +349,13 @@ def test_a_published_runs_prepared_set_must_be_there(trt, published, tmp_path, m
     assert code == 2 and "--data nw_ucla:DIR" in said
     assert plain.is_live(published) is False
     assert not (tmp_path / "out").exists()
+
+
+def test_of_many_test_clips_some_are_compared_on(published, monkeypatch):
+    clips = plain.prepared_clips(plain.load_runs([published], bodies=None), ())
+    whole = plain.windows_of(clips)
+    assert len(whole.clips) == len(clips.test) == 20 and whole.source == "the test clips of nw_ucla"
+    monkeypatch.setattr(plain, "MOST_GATE", 6)
+    monkeypatch.setattr(plain, "LEAST_GATE", 10)
+    some = plain.windows_of(clips)
+    assert len(some.clips) == 6 and some.source == "6 of the 20 test clips of nw_ucla" and len(some.gate) == 12

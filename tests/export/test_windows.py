@@ -68,6 +68,16 @@ def test_lost_joints_are_placed_as_on_the_device():
     assert np.isfinite(made).all() and (made != module._windows(Spec.of(MODEL), whole, 5)).any()
 
 
+def test_many_windows_are_thinned_evenly_while_they_are_made():
+    every = np.arange(1000)
+    parts = [every[:7], every[7:7], every[7:500], every[500:503], every[503:]]
+    for most in (10, 64, 999):
+        kept = np.concatenate(module._thinned(parts, most))
+        assert most / 2 <= len(kept) <= most
+        assert (np.diff(kept) == kept[1]).all() and kept[0] == 0
+    assert (np.concatenate(module._thinned(parts, 1000)) == every).all() and module._thinned([], 5) == []
+
+
 def test_held_out_people_are_judged_on_and_no_one_else(people, monkeypatch):
     monkeypatch.setattr(module, "LEAST_GATE", 40)
     monkeypatch.setattr(module, "LOST_SHARE", 0.0)
