@@ -240,10 +240,18 @@ def _capabilities(trt: Any, backend: str, wanted: Sequence[str], here: str | Non
     return wanted or (("7.5",) if here == "7.5" else ())
 
 
-def _timing_cache(version: str, capability: str) -> Path:
-    """Where measured times are kept: of one release on one kind of GPU. TensorRT-RTX measures none when it builds."""
-    folder = cache_folder().parent / "timing"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _timing_cache(version: str, capability: str) -> Path | None:
+    """Where measured times are kept: of one release on one kind of GPU. TensorRT-RTX measures none when it builds.
+
+    None where this user can keep none: times are then measured again, and an engine for --out is built all the same.
+    """
+    try:
+        folder = cache_folder().parent / "timing"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, UsageError):
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
     return folder / f"trt{version}.sm{capability.replace('.', '')}.cache"
 
 

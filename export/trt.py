@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,14 +169,16 @@ def finish(place: Path, made: Sequence[Made], none_because: str | None, console:
             markup=False, soft_wrap=True,
         )  # fmt: skip
     elif made:
-        flag = "" if made[0].in_cache else f" --engine {made[0].path}"
+        flags = f"--bundle {shlex.quote(str(place))} --backend {BACKENDS[made[0].sidecar.kind]}"
+        if not made[0].in_cache:
+            flags += f" --engine {shlex.quote(str(made[0].path))} --trust"
         console.print(
-            f"next: python -m realtime.run --bundle {place} --backend {BACKENDS[made[0].sidecar.kind]}{flag}",
+            f"next: python -m realtime.run {flags}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
     elif none_because is not None:
         console.print(
-            f"no engine was built: {none_because}; on the device: python -m export.trt {place}",
+            f"no engine was built: {none_because}; on the device: python -m export.trt {shlex.quote(str(place))}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
 

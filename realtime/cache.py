@@ -49,26 +49,20 @@ def engine_name(precision: str, kind: str, capability: str, version: str) -> str
     return f"model.{precision}.sm{capability.replace('.', '')}.{short}{version}{ENDING}"
 
 
-def cached(key: str) -> Path | None:
-    """The engine under a key, or None. Its sidecar is written last, so an engine that has none is not whole."""
-    return next(_whole(cache_folder() / key), None)
-
-
 def all_cached() -> Iterator[Path]:
-    """Every engine of the cache that has a sidecar; neither has been looked at."""
+    """Every engine of the cache that has a sidecar; neither has been looked at.
+
+    The sidecar is written last, so an engine that has none is not whole.
+    """
     try:
         folders = sorted(cache_folder().iterdir())
     except (OSError, UsageError):  # no engine was ever cached
         return
     for folder in folders:
-        yield from _whole(folder)
-
-
-def _whole(folder: Path) -> Iterator[Path]:
-    for sidecar in sorted(folder.glob(f"*{ENDING}.json")):
-        engine = sidecar.with_suffix("")
-        if engine.is_file():
-            yield engine
+        for sidecar in sorted(folder.glob(f"*{ENDING}.json")):
+            engine = sidecar.with_suffix("")
+            if engine.is_file():
+                yield engine
 
 
 def in_cache(path: Path) -> bool:

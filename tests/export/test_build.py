@@ -154,3 +154,12 @@ def test_the_share_of_nested_phases_never_goes_back():
     phases.step("whole", 3)
     shares.append(phases.share)
     assert shares == [0.25, 0.375, 0.375, 1.0]
+
+
+def test_a_cache_that_cannot_be_written_stops_no_build_for_another_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = build._timing_cache("10.3.0", "8.7")
+    assert kept == tmp_path / "cache" / "pcle-live" / "timing" / "trt10.3.0.sm87.cache" and kept.parent.is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert build._timing_cache("10.3.0", "8.7") is None

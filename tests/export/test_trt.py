@@ -269,6 +269,7 @@ def test_with_a_gpu_the_engine_is_proven_before_it_is_kept(rtx, gpu, trt, bundle
     code, said = trt(bundle_folder, "--backend", "rtx", "--precision", "fp32", "-o", tmp_path / "out")
     assert code == 0 and "proven" in said and "next: python -m realtime.run --bundle" in said
     (file,) = (tmp_path / "out").glob("*.json")
+    assert f"--backend rtx --engine {file.with_suffix('')} --trust" in said  # the line refuses it without
     proof = Sidecar.from_json(file.read_text()).verified
     assert proof.max_logits < 1e-3 and proof.top1_agree == 1.0
     assert proof.windows == len(load_reference(load_bundle(bundle_folder)).logits)
