@@ -6,7 +6,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -184,12 +184,13 @@ def make_bundle(config: Config, console: Console | None = None, optional: bool =
     check_data(config.data, held_out)
     check_unseen(config.data, held_out, loaded.configs)
     spec = bundle_spec(config, loaded)
-    graph = proven_graph(loaded, contract_from(spec), steps)
+    graph, cpu = proven_graphs(loaded, contract_from(spec), steps)
     proof = reference(loaded.trained, loaded.model)
     graphs = gated(
         graph, config.precision, lambda: gather(spec, config.data, held_out), proof,
         config.allow_drop, steps, optional,
     )  # fmt: skip
+    graphs = replace(graphs, cpu=cpu)
     files = {**graphs.files(), "reference.npz": array_bytes(**proof._asdict()), "MODEL_CARD.md": card.encode()}
     if loaded.text is not None:
         files[TEXT_FILE] = array_bytes(text=loaded.text.numpy(), classes=np.array(loaded.model["classes"]))
@@ -227,13 +228,21 @@ def check_unseen(data: Sequence[str], held_out: Sequence[str], configs: Sequence
                 )
 
 
-def proven_graph(loaded: Loaded, contract: dict[str, Any], steps: Steps) -> bytes:
-    """The folded network's graph, proven on ONNX Runtime against the trained network. ParityError where it differs."""
-    with steps.step("exporting the folded network"):
-        graph = to_onnx(loaded.network, loaded.shape, contract)
-    with steps.step("comparing it with the trained network"):
-        prove(loaded.trained, graph, loaded.shape)
-    return graph
+def proven_graphs(loaded: Loaded, contract: dict[str, Any], steps: Steps) -> tuple[bytes, bytes | None]:
+    """The folded network's graph and, where there is one, that of its fast form, for CPUs.
+
+    Each is proven on ONNX Runtime against the trained network; ParityError where it differs.
+    """
+
+    def proven(network: nn.Module, name: str) -> bytes:
+        with steps.step(f"exporting {name}"):
+            graph = to_onnx(network, loaded.shape, contract)
+        with steps.step("comparing it with the trained network"):
+            prove(loaded.trained, graph, loaded.shape)
+        return graph
+
+    plain = proven(loaded.network, "the folded network")
+    return plain, None if loaded.fast is None else proven(loaded.fast, "its form for CPUs")
 
 
 def write_proven(folder: Path, spec: dict[str, Any], files: dict[str, bytes], replace: bool) -> Path:

@@ -17,6 +17,8 @@ from train.ctrgcn import CTRGCN
 from train.graphnet import GraphNet
 from train.stgcn import STGCN
 
+FAST = (STGCN,)  # backbones that have a form with fewest multiplications
+
 
 @torch.no_grad()
 def folded(backbone: nn.Module, channels: int, bodies: int, taken: int, fast_frames: int | None = None) -> nn.Module:

@@ -14,22 +14,29 @@ from export.progress import Steps
 from export.windows import Windows
 from realtime.bundle import Reference
 
+CPU_FILE = "model.cpu.onnx"
+
 
 @dataclass(frozen=True)
 class Graphs:
-    """Graphs by precision, fp32 first, and what the gates of all the others found."""
+    """Graphs by precision, fp32 first, and what the gates of all the others found. cpu: fp32 as a CPU likes it."""
 
     data: dict[str, bytes]
     gates: dict[str, Gate]
+    cpu: bytes | None = None
 
     def files(self) -> dict[str, bytes]:
         """By the name that each has in a bundle."""
-        return {FILES[precision]: graph for precision, graph in self.data.items()}
+        own = {} if self.cpu is None else {CPU_FILE: self.cpu}
+        return {FILES[precision]: graph for precision, graph in self.data.items()} | own
 
     def entries(self) -> dict[str, Any]:
         """The value of "graphs" in bundle.json."""
         gates = {precision: gate.to_json() for precision, gate in self.gates.items()}
-        return {precision: {"file": FILES[precision], "gate": gates.get(precision)} for precision in self.data}
+        entries = {precision: {"file": FILES[precision], "gate": gates.get(precision)} for precision in self.data}
+        if self.cpu is not None:
+            entries["fp32"]["cpu"] = CPU_FILE
+        return entries
 
 
 def convert(precision: str, fp32: bytes, windows: Windows) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.bundle import answers, array_bytes, proven_graph
+from export.bundle import answers, array_bytes, proven_graphs
 from export.engines import Made, Wish, build_folders_engine
 from export.gates import Graphs, gated
 from export.progress import Steps
@@ -98,9 +98,10 @@ def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made]]:
     loaded = load_runs([order.run], order.head, bodies=None)
     clips = prepared_clips(loaded, order.data)
     contract = contract_of_run(loaded)
-    graph = proven_graph(loaded, contract, steps)
+    graph, cpu = proven_graphs(loaded, contract, steps)
     proof = answers(loaded.trained, clips.tested(spread(clips.test, REFERENCE_CLIPS)))
     graphs = gated(graph, order.graphs, lambda: windows_of(clips), proof, order.allow_drop, steps, order.optional)
+    graphs = replace(graphs, cpu=cpu)
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from export.fold import FAST
 from export.wrapper import Mean, Shifted, deployed
 from realtime.errors import BundleError, UsageError
 from realtime.skeleton import LAYOUTS
@@ -53,12 +54,14 @@ class Answer(nn.Module):
 class Loaded:
     """Runs of one input and vocabulary as one model.
 
-    network: folded, what is exported. trained: unfolded, what it must equal. shape: of one window, (C, T, V), or
-    (C, T, V, M) for two people. model: the runs' common `model` entry. configs: each run's settings. text: class
+    network: folded, what is exported. fast: the same with fewest multiplications, for fp32 on a CPU; None where no run
+    has such a form. trained: unfolded, what both must equal. shape: of one window, (C, T, V), or (C, T, V, M) for two
+    people. model: the runs' common `model` entry. configs: each run's settings. text: class
     texts (K, D) at unit length, several runs' side by side as their embeddings are; None without.
     """
 
     network: nn.Module
+    fast: nn.Module | None
     trained: nn.Module
     shape: tuple[int, ...]
     model: dict[str, Any]
@@ -90,24 +93,24 @@ def load_runs(
                 f"runs {', '.join(map(str, runs))} differ in {key}; only runs of one input and vocabulary go together"
             )
     people = bodies or model["bodies"]
-    network = _one([deployed(trained, head, people) for trained in loaded])
-    whole = _one([Answer(trained, head) for trained in loaded])
-    if nothing_shift:
-        column, count = model["classes"].index(NOTHING), len(model["classes"])
-        network, whole = (Shifted(each, column, count, nothing_shift) for each in (network, whole))
+    has_fast = any(isinstance(trained.network.backbone, FAST) for trained in loaded)
+
+    def one(networks: list[nn.Module]) -> nn.Module:
+        network = networks[0] if len(networks) == 1 else Mean(networks)
+        if nothing_shift:
+            network = Shifted(network, model["classes"].index(NOTHING), len(model["classes"]), nothing_shift)
+        return network.eval().requires_grad_(False)
+
     texts = [trained.text for trained in loaded if trained.text is not None]
     return Loaded(
-        network=network.eval().requires_grad_(False),
-        trained=whole.eval().requires_grad_(False),
+        network=one([deployed(trained, head, people) for trained in loaded]),
+        fast=one([deployed(trained, head, people, fast=True) for trained in loaded]) if has_fast else None,
+        trained=one([Answer(trained, head) for trained in loaded]),
         shape=(model["channels"], model["window"], len(LAYOUTS[model["layout"]]), *([people] if people > 1 else [])),
         model=model,
         configs=[trained.content["config"] for trained in loaded],
         text=nn.functional.normalize(torch.cat(texts, dim=1), dim=1) if texts else None,
     )
-
-
-def _one(networks: list[nn.Module]) -> nn.Module:
-    return networks[0] if len(networks) == 1 else Mean(networks)
 
 
 def check_out(out: Path, replace: bool, marker: str) -> None:

@@ -2,6 +2,8 @@
 
     "graphs": {"fp32": {"file": "model.onnx", "gate": null}, "int8": {"file": "model.int8.onnx", "gate": {...}}}
 A bundle without this key has fp32 only. The gate says how the graph compares with fp32: export.parity writes it.
+fp32 may also have "cpu": "model.cpu.onnx", the same function with fewer multiplications, which ONNX Runtime takes on a
+CPU; GPUs and conversions take model.onnx.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Graph:
 
     file: str
     gate: dict[str, Any] | None = None
+    cpu: str | None = None  # the file that a CPU runs instead
 
     @property
     def usable(self) -> bool:
@@ -66,13 +69,15 @@ def graphs_of(path: Path, given: Any, listed: Collection[str]) -> dict[str, Grap
 
 
 def _graph(path: Path, precision: str, entry: Any, listed: Collection[str]) -> Graph:
-    fields = Fields(path, entry, ("file", "gate"), f"graphs.{precision}.")
+    cpu = ("cpu",) if precision == "fp32" and isinstance(entry, dict) and "cpu" in entry else ()
+    fields = Fields(path, entry, ("file", "gate", *cpu), f"graphs.{precision}.")
+    for key in ("file", *cpu):
+        fields.need(fields.text(key) in listed, key, "one of the bundle's files")
     file = fields.text("file")
-    fields.need(file in listed, "file", "one of the bundle's files")
     if precision == "fp32":
         fields.need(file == FP32_FILE, "file", repr(FP32_FILE))
         fields.need(entry["gate"] is None, "gate", "null: fp32 is what others are compared with")
-        return Graph(file)
+        return Graph(file, cpu=entry["cpu"] if cpu else None)
     _check_gate(Fields(path, entry["gate"], GATE_KEYS, f"graphs.{precision}.gate."), precision)
     return Graph(file, entry["gate"])
 

@@ -46,7 +46,6 @@ COMMAND_LINE = {"tyro", "rich"}
 
 # The one file on the workshop's side that may import each of these; tests may do so too.
 WORKSHOP_DOORS = {
-    "onnxconverter_common": "export.precision",
     "open_clip": "train.text_clip",
     "polygraphy": "export.build",
     "tensorrt": "export.build",
@@ -241,7 +240,6 @@ def copy(tmp_path: Path) -> Path:
         ("realtime/backends.py", "import tensorrt", "its door is realtime/trt.py"),
         ("realtime/backends.py", "import onnxruntime", "its door is realtime/engine.py"),
         ("export/trt.py", "from polygraphy.backend import trt", "its door is export/build.py"),
-        ("export/parity.py", "from onnxconverter_common import float16", "its door is export/precision.py"),
         ("realtime/camera.py", "import tyro", "its door is realtime/command.py"),
         ("train/fit.py", "import open_clip", "its door is train/text_clip.py"),
         ("export/parity.py", "def late():\n    from tokenizers import Tokenizer", "its door is train/text_minilm.py"),

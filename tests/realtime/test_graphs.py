@@ -50,6 +50,13 @@ def test_graphs_are_read_with_their_gates_fp32_first(folder):
     assert graphs["fp16"].judged() == "failed: 50.00% of 1000 windows agree with fp32 (at least 99.00%)"
 
 
+def test_a_cpu_may_have_a_file_of_its_own(tmp_path, bundle_spec, bundle_files):
+    graphs = {"fp32": {"file": "model.onnx", "gate": None, "cpu": "model.cpu.onnx"}}
+    files = {**bundle_files, "model.cpu.onnx": bundle_files["model.onnx"]}
+    bundle = load_bundle(write_bundle(tmp_path / "both", {**bundle_spec, "graphs": graphs}, files))
+    assert bundle.graphs == {"fp32": Graph("model.onnx", cpu="model.cpu.onnx")}
+
+
 def test_a_failed_gate_that_was_overruled_is_usable():
     assert Graph("model.int8.onnx", gate(passed=False, allowed=True)).usable
     assert Graph("model.int8.onnx", gate(passed=False, allowed=True)).judged().startswith("overruled")
@@ -67,6 +74,8 @@ def test_a_failed_gate_that_was_overruled_is_usable():
         (lambda g: g["int8"].update(speed=1), "graphs.int8.'speed'"),
         (lambda g: g["fp32"].update(file="model.int8.onnx"), "graphs.fp32.'file' must be 'model.onnx'"),
         (lambda g: g["fp32"].update(gate=gate("fp32")), "graphs.fp32.'gate' must be null"),
+        (lambda g: g["fp32"].update(cpu="model.gpu.onnx"), "graphs.fp32.'cpu' must be one of the bundle's files"),
+        (lambda g: g["int8"].update(cpu="model.onnx"), "graphs.int8.'cpu'"),
         (lambda g: g["int8"]["gate"].update(extra=1), "graphs.int8.gate.'extra'"),
     ],
 )
