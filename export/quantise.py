@@ -35,11 +35,15 @@ def ranges(model: ModelProto, windows: np.ndarray) -> dict[str, float]:
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     floats = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
     largest: dict[str, list[np.ndarray]] = {name: [] for name in floats}
+    fed = {model.graph.input[0].name}  # all that depends on the windows, with one body or two to each
+    for node in model.graph.node:
+        if fed.intersection(node.input):
+            fed.update(node.output)
     for at in range(0, len(windows), BATCH):
         batch = windows[at : at + BATCH]
         values = session.run(floats, {session.get_inputs()[0].name: batch})
         for name, value in zip(floats, values, strict=True):
-            if value.shape[:1] == batch.shape[:1]:  # else a constant, which is quantised from itself
+            if name in fed:  # else a constant, which is quantised from itself
                 largest[name].append(np.abs(value).reshape(len(batch), -1).max(axis=1, initial=0.0))
     return {
         name: float(np.quantile(np.concatenate(each), WITHIN, method="lower")) for name, each in largest.items() if each

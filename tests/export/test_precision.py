@@ -14,7 +14,9 @@ from export.precision import check_quantised, for_tensorrt, to_fp16, to_int8
 from export.quantise import MARK
 from export.wrapper import deployed
 from realtime.errors import BundleError, UsageError
-from tests.export.trained_like import clips, small_graphnet
+from realtime.skeleton import KINECT_V2_25
+from tests.export.trained_like import clips, small_graphnet, trained_like
+from train.graphnet import GraphNet
 
 CONTRACT = {"layout": "CORE_16"}
 
@@ -95,6 +97,17 @@ def test_first_convolution_grouped_ones_and_head_stay_float(graph, int8):
     assert first.name == nodes(graph, "Conv")[0].name
     assert chosen and quantised_convolutions(int8) == chosen
     assert all("/float" not in name for node in nodes(int8, "Gemm") for name in node.input)
+
+
+def test_two_bodies_are_quantised_as_one_is(int8):
+    shaped = {"layout": KINECT_V2_25, "bodies": 2}
+    network = GraphNet(KINECT_V2_25, 9, 2, (16, 16, 32), 4)
+    graph = to_onnx(deployed(trained_like(network, "graphnet", 2, KINECT_V2_25), bodies=2), (9, 64, 25, 2))
+    made = to_int8(graph, clips(8, **shaped).numpy())
+    assert len(nodes(made, "QuantizeLinear")) == len(nodes(int8, "QuantizeLinear")) > 0
+    windows = clips(4, **shaped, seed=1).numpy()
+    for ours, theirs in zip(answers(made, windows), answers(graph, windows), strict=True):
+        assert 0 < np.abs(ours - theirs).max() < 0.1 * np.abs(theirs).max()
 
 
 def test_onnx_runtime_makes_integer_kernels_of_every_quantised_convolution(int8, tmp_path):
