@@ -114,8 +114,8 @@ def judge(
     fp32_latency, latency = _latencies(theirs, ours, windows.gate)
     tell(1.0)
     return Gate(
-        precision, len(windows.gate), windows.source, agreement, NEEDED[precision], agreement >= NEEDED[precision],
-        False, worst, outputs, accuracy, len(graph), len(fp32), latency, fp32_latency,
+        precision, len(windows.gate), windows.source, agreement, NEEDED[precision],
+        agreement >= NEEDED[precision] and worst < MOST_DIFFERENCE, False, worst, outputs, accuracy, len(graph), len(fp32), latency, fp32_latency,
     )  # fmt: skip
 
 

@@ -134,6 +134,18 @@ def test_what_is_not_a_number_fails_and_can_be_written_down(graph, windows, refe
     assert not gate.passed and gate.worst_logits == parity.MOST_DIFFERENCE == gate.reference["logits"]
 
 
+def test_what_is_not_a_number_fails_even_where_the_first_class_is_always_right(graph, windows, reference):
+    def first(value):
+        value[0] = 1000.0
+
+    def spoil(value):
+        value[:] = np.nan  # of which argmax says 0
+
+    always = changed(graph, "classify.bias", first)
+    gate = judge("fp16", always, changed(always, "classify.bias", spoil), windows, reference)
+    assert gate.agreement == 1.0 and not gate.passed
+
+
 def test_too_few_windows_are_no_gate(graph, windows, reference):
     with pytest.raises(UsageError, match="at least 1000 windows, got 999"):
         judge("int8", graph, graph, replace(windows, gate=windows.gate[:999]), reference)
