@@ -115,7 +115,8 @@ def judge(
     tell(1.0)
     return Gate(
         precision, len(windows.gate), windows.source, agreement, NEEDED[precision],
-        agreement >= NEEDED[precision] and worst < MOST_DIFFERENCE, False, worst, outputs, accuracy, len(graph), len(fp32), latency, fp32_latency,
+        agreement >= NEEDED[precision] and worst < MOST_DIFFERENCE, False, worst, outputs, accuracy, len(graph),
+        len(fp32), latency, fp32_latency,
     )  # fmt: skip
 
 
