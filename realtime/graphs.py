@@ -92,6 +92,8 @@ def _check_gate(gate: Fields, precision: str) -> None:
         gate.number(key, 0, 1)
     for key in ("passed", "allowed"):
         gate.need(isinstance(gate.values[key], bool), key, "true or false")
+    met = gate.values["agreement"] >= gate.values["needed"]
+    gate.need(met or not gate.values["passed"], "passed", "false where fewer windows agree than are needed")
     gate.number("worst_logits", 0, _LARGEST)
     _numbers(gate, "reference", ("logits", "embedding"))
     for key in ("latency_ms", "fp32_latency_ms"):

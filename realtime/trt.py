@@ -277,7 +277,7 @@ def _graph(bundle: Bundle, sidecar: Sidecar, mend: str) -> Graph:
     if not graph.usable:
         raise BundleError(
             f"bundle {bundle.path}: its {precision} graph {graph.judged()}; use another precision, or overrule the "
-            f"gate: {mend} --allow-drop"
+            f"gate where it was made: python -m export.trt RUN --precision {precision} --allow-drop"
         )
     return graph
 
