@@ -12,7 +12,11 @@ from realtime.cuda import Buffer, Context, CudaError, Device, Stream, devices, d
 from realtime.errors import GpuError
 from tests.realtime.fake_cuda import FakeCuda, install
 
-pytestmark = pytest.mark.filterwarnings("error")
+# What other tests left for the garbage collector is no concern of these.
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
