@@ -16,31 +16,32 @@ MARK = ("quantised", "symmetric; unsigned tensors fill 0 to 127")  # metadata: u
 MOST = 127
 MOVING = ("MaxPool", "Split", "Slice", "Reshape", "Transpose")  # give values that they took: one scale on both sides
 BETWEEN = (*MOVING, "Relu", "Add", "Concat")
-BATCH = 32
+AT_ONCE = 8 * 9 * 64 * 16  # input values in a call: eight live windows; every tensor asked for is held for each
 WITHIN = 0.9  # of the windows that calibrate; of 0.8 to 1, logits move least with this
 
 
 def ranges(model: ModelProto, windows: np.ndarray) -> dict[str, float]:
-    """How large the values of each float tensor get: what WITHIN of windows (n, C, T, V[, M]) stay below.
+    """How large the values of each tensor get that int8 is for: what WITHIN of windows (n, C, T, V[, M]) stay below.
 
     The largest value of all would be that of one odd window, and every other would pay for it in coarser steps.
     """
     watched = ModelProto()
     watched.CopyFrom(model)
-    outputs = {output.name for output in model.graph.output}
-    names = [name for node in model.graph.node for name in node.output if name and name not in outputs]
+    asked = _Quantiser(model, {}).touched() - {output.name for output in model.graph.output}
+    names = [name for node in model.graph.node for name in node.output if name in asked]
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    floats = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
+    floats = [output.name for output in session.get_outputs() if output.name in asked and "float" in output.type]
     largest: dict[str, list[np.ndarray]] = {name: [] for name in floats}
     fed = {model.graph.input[0].name}  # all that depends on the windows, with one body or two to each
     for node in model.graph.node:
         if fed.intersection(node.input):
             fed.update(node.output)
-    for at in range(0, len(windows), BATCH):
-        batch = windows[at : at + BATCH]
+    size = max(AT_ONCE // windows[0].size, 1)
+    for at in range(0, len(windows), size):
+        batch = windows[at : at + size]
         values = session.run(floats, {session.get_inputs()[0].name: batch})
         for name, value in zip(floats, values, strict=True):
             if name in fed:  # else a constant, which is quantised from itself
@@ -121,15 +122,13 @@ class _Quantiser:
         return len(readers) == 1 and readers[0].op_type == "Relu" and readers[0].name in self.inside
 
     def _wanted(self) -> set[str]:
-        """The tensors that get a Q/DQ pair: all that nodes of int8 read and make."""
-        touched = {
-            name
-            for node in self.model.graph.node
-            if node.name in self.inside
-            for name in (*node.input, *node.output)
-            if name in self.largest
-        }
-        return {name for name in touched if not self._folds(name)}
+        """The tensors that get a Q/DQ pair."""
+        return {name for name in self.touched() if name in self.largest}
+
+    def touched(self) -> set[str]:
+        """All that nodes of int8 read and make; constants and shapes as well."""
+        nodes = (node for node in self.model.graph.node if node.name in self.inside)
+        return {name for node in nodes for name in (*node.input, *node.output) if not self._folds(name)}
 
     def _scales(self) -> dict[str, np.float32]:
         """The scale of each wanted tensor; those that a moving node joins share one."""
