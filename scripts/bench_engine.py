@@ -37,7 +37,7 @@ from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.features import channels
 from realtime.skeleton import CORE_16
-from scripts.engine_cost import Peaks, macs, session
+from scripts.engine_cost import Macs, Peaks, macs, session
 from scripts.engine_gpu import GpuRow, gpu_rows
 from scripts.plain_ctrgcn import PlainCTRGCN
 from scripts.plain_stgcn import PlainSTGCN
@@ -92,17 +92,18 @@ class Row:
     high_ms: float
     ratios: dict[str, float]
     macs: int
+    int8_macs: int  # of them, of int8
     peak_ms: float = 0.0
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a network: what to call with windows (N, C, T, V), its multiply-adds at a batch, and whether int8."""
+    """A form of a network: what to call with windows (N, C, T, V), and its multiply-adds at a batch."""
 
     name: str
     engine: str
     call: Callable[[np.ndarray], object]
-    macs: Callable[[int], int]
+    macs: Callable[[int], Macs]
 
 
 def untrained(backbone: str, windows: np.ndarray) -> Trained:
@@ -156,8 +157,8 @@ def _eager(name: str, network: nn.Module) -> Form:
         with torch.inference_mode():
             return network(torch.from_numpy(x))
 
-    def cost(batch: int) -> int:
-        return backbones.macs(network, torch.zeros(batch, channels(STREAMS), WINDOW, len(CORE_16)))
+    def cost(batch: int) -> Macs:
+        return Macs(backbones.macs(network, torch.zeros(batch, channels(STREAMS), WINDOW, len(CORE_16))), 0)
 
     return Form(name, "torch", call, cost)
 
@@ -200,7 +201,13 @@ def _row(backbone: str, batch: int, form: Form, taken: dict[str, list[float]]) -
         other: statistics.median(theirs / ours for theirs, ours in zip(others, times, strict=True))
         for other, others in taken.items() if other != form.name
     }  # fmt: skip
-    return Row(backbone, batch, form.name, form.engine, len(times), middle, low, high, ratios, form.macs(batch))
+    cost = form.macs(batch)
+    return Row(backbone, batch, form.name, form.engine, len(times), middle, low, high, ratios, sum(cost), cost.int8)
+
+
+def peak_ms(row: Row, peaks: Peaks) -> float:
+    """The time that a row's multiply-adds need at the core's peak, each kind at its own."""
+    return 1e3 * ((row.macs - row.int8_macs) / peaks.fp32 + row.int8_macs / peaks.int8)
 
 
 def table(rows: list[Row]) -> str:
@@ -257,7 +264,7 @@ def bench(config: Config, console: Console) -> int:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         for backbone in config.backbone:
             rows += measure(config, backbone, windows, peaks, progress)
-    rows = [replace(row, peak_ms=1e3 * row.macs / (peaks.int8 if row.form == INT8 else peaks.fp32)) for row in rows]
+    rows = [replace(row, peak_ms=peak_ms(row, peaks)) for row in rows]
     about = {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {config.threads} threads",
         "fp32_gmacs_per_s": peaks.fp32 / 1e9, "int8_gmacs_per_s": peaks.int8 / 1e9,

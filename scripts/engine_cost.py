@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -24,8 +25,15 @@ def session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def macs(graph: bytes, batch: int) -> int:
-    """Multiply-adds of the convolutions and matrix products of a graph at a batch."""
+class Macs(NamedTuple):
+    """Multiply-adds: of floats, and of int8, whose operands come out of DequantizeLinear."""
+
+    fp32: int
+    int8: int
+
+
+def macs(graph: bytes, batch: int) -> Macs:
+    """Multiply-adds of the convolutions and matrix products of a graph at a batch. ValueError for unknown shapes."""
     model = onnx.load_from_string(graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
     del model.graph.value_info[:]
@@ -35,16 +43,25 @@ def macs(graph: bytes, batch: int) -> int:
     shapes = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    total = 0
+    floats = integers = 0
+    dequantised = {node.output[0] for node in inferred.node if node.op_type == "DequantizeLinear"}
     for node in inferred.node:
+        if node.op_type not in ("Conv", "MatMul", "Gemm"):
+            continue
+        made, left, right = (shapes.get(name) for name in (node.output[0], *node.input[:2]))
+        if not (made and left and right and all((*made, *left, *right))):
+            raise ValueError(f"{node.op_type} {node.name!r} has an unknown shape: {left} by {right} to {made}")
         if node.op_type == "Conv":
-            total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+            each = math.prod(right[1:])
         elif node.op_type == "MatMul":
-            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-        elif node.op_type == "Gemm":
-            turned = any(a.name == "transA" and a.i for a in node.attribute)
-            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if turned else 1]
-    return total
+            each = left[-1]
+        else:
+            each = left[0 if any(a.name == "transA" and a.i for a in node.attribute) else 1]
+        if dequantised.issuperset(node.input[:2]):
+            integers += math.prod(made) * each
+        else:
+            floats += math.prod(made) * each
+    return Macs(floats, integers)
 
 
 def _product(kind: int) -> bytes:

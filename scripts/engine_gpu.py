@@ -77,4 +77,7 @@ def _least_ms(bundle: Bundle, precision: str, x: np.ndarray) -> float | None:
     rates, bandwidth = found
     file = bundle.path / bundle.graphs["fp32"].file
     moved = file.stat().st_size / 4 * BYTES[precision] + x.nbytes
-    return 1e3 * max(macs(file.read_bytes(), len(x)) / rates[precision], moved / bandwidth)
+    own = bundle.graphs.get(precision, bundle.graphs["fp32"])
+    cost = macs(bundle.read(own.file), len(x))
+    floats = rates["fp32" if precision == "int8" else precision]  # an int8 graph's others stay float32
+    return 1e3 * max(cost.fp32 / floats + cost.int8 / rates["int8"], moved / bandwidth)

@@ -4,18 +4,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnx
 import pytest
 import torch
 from rich.console import Console
 
 from export.graph import to_onnx
+from export.precision import to_int8
 from export.wrapper import deployed
 from realtime.errors import UsageError
 from realtime.skeleton import CORE_16, KINECT_V2_25
-from scripts.bench_engine import Config, bench, published
+from scripts.bench_engine import Config, Row, bench, peak_ms, published
 from scripts.engine_cost import macs
-from tests.export.trained_like import trained_like
+from tests.export.trained_like import clips, small_graphnet, trained_like
 from train import backbones
 
 
@@ -54,7 +57,23 @@ def test_a_graphs_multiply_adds_are_the_networks(name: str):
     graph = to_onnx(deployed(trained), (9, 64, len(CORE_16)))
     for batch in (1, 8):
         expected = backbones.macs(trained.network, torch.zeros(batch, 9, 64, len(CORE_16)))
-        assert macs(graph, batch) == pytest.approx(expected, rel=0.03)  # strided branches leave frames out
+        assert sum(macs(graph, batch)) == pytest.approx(expected, rel=0.03)  # strided branches leave frames out
+
+
+def test_each_kind_of_multiply_add_is_counted_and_priced_by_itself():
+    graph = to_onnx(deployed(small_graphnet()), (9, 64, len(CORE_16)))
+    plain, mixed = macs(graph, 2), macs(to_int8(graph, clips(8).numpy()), 2)
+    assert plain.int8 == 0 and sum(mixed) == sum(plain)
+    assert 0 < mixed.fp32 < mixed.int8  # the first convolution and the head stay float
+    row = Row("graphnet", 2, "int8", "ONNX Runtime", 7, 1.0, 1.0, 1.0, {}, 3_000_000, 2_000_000)
+    assert peak_ms(row, SimpleNamespace(fp32=1e9, int8=4e9)) == pytest.approx(1.5)
+
+
+def test_multiply_adds_of_unknown_shapes_are_no_zero():
+    model = onnx.load_from_string(to_onnx(deployed(small_graphnet()), (9, 64, len(CORE_16))))
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "T"
+    with pytest.raises(ValueError, match=r"Conv .* has an unknown shape"):
+        macs(model.SerializeToString(), 1)
 
 
 @pytest.mark.parametrize(
