@@ -56,6 +56,8 @@ class OrtEngine(BundleEngine):
         options.log_severity_level = 4  # what goes wrong is raised below; the library's own lines are noise
         # Threads that spin between two frames would take the pose stage's time.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # ARM's own choice would leave convolutions in float whose input is unsigned and output signed; x86 does this.
+        options.add_session_config_entry("session.qdqisint8allowed", "0")
         if provider == "cuda":
             _prepare_cuda()
         providers = ["CPUExecutionProvider"] if provider == "cpu" else [(PROVIDERS[provider], _CUDA_OPTIONS)]
