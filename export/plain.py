@@ -24,7 +24,7 @@ from export.progress import Steps
 from export.runs import Loaded, check_out, file_of, load_runs
 from export.windows import CALIBRATION, LEAST_GATE, MOST_GATE, LabelledClip, Windows, spread
 from realtime.bundle import Reference
-from realtime.errors import UsageError
+from realtime.errors import BundleError, GpuError, UsageError
 from realtime.fields import short
 from realtime.skeleton import CORE_16, LAYOUTS
 from train.batches import USUAL_SPLIT
@@ -85,11 +85,12 @@ class Order:
     data: tuple[str, ...] = ()
     allow_drop: bool = False
     overwrite: bool = False
+    engines_demanded: bool = True  # an engine that cannot be built fails the whole; else it is left out
     optional: bool = False  # leave graphs out that fail their gate, instead of refusing to write any
 
 
-def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made]]:
-    """Writes the folder, all or not at all; returns its graphs and engines.
+def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made], list[str]]:
+    """Writes the folder, all or not at all; returns its graphs, its engines, and why others were left out.
 
     Raises UsageError where the folder may not be written, BundleError and ParityError as export.bundle.
     """
@@ -106,16 +107,27 @@ def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made]]:
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         _write(made, order, graphs, contract, proof)
-        engines = [
-            build_folders_engine(made, precision, replace(order.wish, out=made), steps)
-            for precision in order.engines
-            if order.wish is not None and precision in graphs.data
-        ]
+        engines, left_out = _engines(made, order, graphs, steps)
         made.chmod(0o755)
         _swap(made, out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return graphs, [Made(out / engine.path.name, engine.sidecar, False) for engine in engines]
+    return graphs, [Made(out / engine.path.name, engine.sidecar, False) for engine in engines], left_out
+
+
+def _engines(folder: Path, order: Order, graphs: Graphs, steps: Steps) -> tuple[list[Made], list[str]]:
+    """The engines of the new folder, and why there are no others where none was demanded."""
+    engines: list[Made] = []
+    for precision in order.engines:
+        if order.wish is None or precision not in graphs.data:
+            continue
+        try:
+            engines.append(build_folders_engine(folder, precision, replace(order.wish, out=folder), steps))
+        except (BundleError, GpuError, UsageError) as error:
+            if order.engines_demanded:
+                raise
+            return engines, [str(error)]
+    return engines, []
 
 
 def prepared_clips(loaded: Loaded, data: tuple[str, ...]) -> Clips:

@@ -19,7 +19,7 @@ from export.gates import source_line, table
 from export.progress import Steps
 from realtime.bundle import Bundle, load_bundle
 from realtime.command import run_command
-from realtime.errors import BundleError, UsageError
+from realtime.errors import BundleError, GpuError, ParityError, UsageError
 from realtime.sidecar import BACKENDS, rebuild_command
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -207,9 +207,21 @@ def _from_run(config: Config, backend: str | None, why: str, console: Console) -
     bundles.say_bundle(bundle, (config.source,), console)
     if not config.precision and ENGINE not in bundle.graphs:
         backend, why = None, f"its {ENGINE} graph failed its gate; name another by --precision"
-    made = engines(bundle, config, backend, None, console)
-    finish(out, made, why if backend is None else None, console)
+    made, none_because = _tried(bundle, config, backend, why, console)
+    finish(out, made, none_because, console)
     return 0
+
+
+def _tried(
+    bundle: Bundle, config: Config, backend: str | None, why: str, console: Console
+) -> tuple[list[Made], str | None]:
+    """The engines of a new bundle, and why there are none. The bundle stands: only a demanded backend fails now."""
+    try:
+        return engines(bundle, config, backend, None, console), why if backend is None else None
+    except (BundleError, GpuError, ParityError, UsageError) as error:
+        if config.backend != "auto":
+            raise
+        return [], str(error)
 
 
 def _published(config: Config, out: Path, backend: str | None, why: str, console: Console) -> int:
@@ -222,11 +234,11 @@ def _published(config: Config, out: Path, backend: str | None, why: str, console
     precisions = config.precision or GRAPHS
     order = plain.Order(
         run=config.source, out=out, head=config.head or HEAD, graphs=precisions,
-        engines=() if backend is None else wanted(config),
+        engines=() if backend is None else wanted(config), engines_demanded=config.backend != "auto",
         wish=None if backend is None else wish_of(config, backend, out),
         data=config.data, allow_drop=config.allow_drop, overwrite=config.replace, optional=not config.precision,
     )  # fmt: skip
-    graphs, made = plain.export(order, steps)
+    graphs, made, not_built = plain.export(order, steps)
     entries = graphs.entries()
     console.print(table(entries, {precision: len(graph) for precision, graph in graphs.data.items()}))
     line = source_line(entries)
@@ -236,7 +248,7 @@ def _published(config: Config, out: Path, backend: str | None, why: str, console
         f"{out}: graphs alone, no bundle, since the run was trained by a published protocol and the runtime makes "
         f'other windows; what to feed stands under "contract" in {out / "graphs.json"}'
     )
-    finish_graphs(out, made, why, console)
+    finish_graphs(out, made, "; ".join(not_built) or why, console)
     return 0
 
 

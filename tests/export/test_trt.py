@@ -314,6 +314,20 @@ def test_auto_takes_what_is_there_and_says_what_is_missing(monkeypatch):
     assert choose_backend("auto") == (None, "no TensorRT")
 
 
+def test_a_builder_that_cannot_serve_this_gpu_takes_no_bundle_away(trt, run, published, tmp_path, monkeypatch):
+    def cannot(*_, **__):
+        raise BundleError("no such GPU")
+
+    monkeypatch.setattr("export.trt.choose_backend", lambda asked: ("rtx", asked))
+    monkeypatch.setattr("export.trt.build_engine", cannot)
+    monkeypatch.setattr(plain, "build_folders_engine", cannot)
+    for source, file in ((run, "bundle.json"), (published, "graphs.json")):
+        out = tmp_path / file / "out"
+        code, said = trt(source, "-o", out, "--precision", "fp32")
+        assert code == 0 and "no engine was built: no such GPU" in said and (out / file).is_file()
+        assert trt(source, "-o", out, "--replace", "--precision", "fp32", "--backend", "rtx")[0] == 3
+
+
 def test_an_interrupted_build_ends_with_130_and_leaves_nothing(rtx, trt, bundle_folder, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
