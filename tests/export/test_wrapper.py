@@ -54,7 +54,7 @@ def test_the_fast_form_answers_as_trained_whatever_the_window(layout, bodies: in
     x = clips(3, layout, bodies if bodies > 1 else None, frames=frames, seed=1)
     for head in ("skeleton", "fused"):
         fast = deployed(trained, head, bodies, fast=True)
-        close(fast(x), trained_answers(trained, x, head))
+        close(fast(x), trained_answers(trained, x, head), 1e-3)  # its sums and differences round more
         assert not any(isinstance(module, torch.nn.Conv2d) for module in fast.modules())
 
 

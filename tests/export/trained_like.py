@@ -32,10 +32,7 @@ def trained_like(
         backbone, name = build(backbone, layout, channels, bodies), backbone
     network = Recogniser(backbone, CLASSES, WIDTH if texts else None)
     shake(network)
-    with torch.no_grad():
-        for _ in range(3):  # statistics that batch norms would have seen
-            x = clips(4, layout, bodies if bodies > 1 else None, channels, frames, seed)
-            network.train()(x)
+    centre(network, clips(24, layout, bodies if bodies > 1 else None, channels, frames, seed))
     model = {
         "layout": layout.name, "backbone": name, "channels": channels, "bodies": bodies, "window": frames,
         "classes": [f"action {number}" for number in range(CLASSES)],
@@ -59,11 +56,37 @@ def shake(network: nn.Module, gates: float = 0.0) -> None:
             value.add_(max(gates, 0.5))
 
 
+@torch.no_grad()
+def centre(network: Recogniser, x: Tensor) -> None:
+    """Statistics of these windows (N, C, T, V[, M]), and heads that tell them apart, as training ends with.
+
+    Without it all windows are of one class, which no loss of precision would change.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
+    for batch in x.split(8):
+        network.train()(batch)
+    pooled = network.eval().feature_map(x).mean(dim=(2, 3))
+    for head in (network.head, network.project):
+        if head is not None:
+            values = head(pooled)
+            head.weight.div_(values.std(dim=0)[:, None])
+            head.bias.copy_(-head.weight @ pooled.mean(dim=0))
+
+
 def clips(
     count: int, layout: Layout = CORE_16, bodies: int | None = None, channels: int = CHANNELS, frames: int = WINDOW,
     seed: int = 0,
 ) -> Tensor:  # fmt: skip
-    """Windows (N, C, T, V), or (N, C, T, V, M) where bodies are said."""
-    shape = (count, channels, frames, len(layout), *([] if bodies is None else [bodies]))
-    values = np.random.default_rng(seed).normal(0.2, 0.5, shape).astype(np.float32)
-    return torch.from_numpy(values)
+    """Windows (N, C, T, V), or (N, C, T, V, M) where bodies are said: postures that swing, each its own way."""
+    rng = np.random.default_rng(seed)
+    joints = (len(layout), *([] if bodies is None else [bodies]))
+    time = np.linspace(0, 2 * np.pi, frames).reshape(1, 1, -1, *(1 for _ in joints))
+    posture, swing, phase = (
+        rng.normal(mean, by, (count, channels, 1, *joints)) for mean, by in ((0.2, 0.4), (0, 0.4), (0, 3))
+    )
+    pace = rng.uniform(0.5, 6, (count, *(1 for _ in time.shape[1:])))
+    values = posture + swing * np.sin(pace * time + phase) + rng.normal(0, 0.1, (count, channels, frames, *joints))
+    return torch.from_numpy(values.astype(np.float32))
