@@ -38,9 +38,10 @@ Tell = Callable[[float], None]  # told the share that is done, from 0 to 1
 class Gate:
     """How a graph compares with its fp32 one, and whether that is enough; an int8 graph also in TensorRT's form of it.
 
-    windows: how many were compared, and `source` says whose. agreement: share with the same best class. allowed: let
-    in although it failed. worst_logits: largest difference of a logit. reference: largest difference of each output
-    from reference.npz. accuracy: clips, and the share that "fp32" and "this" graph name rightly; None without clips.
+    windows: how many were compared; `source` says whose, and where fp32 gives all of them one class. agreement: share
+    with the same best class. allowed: let in although it failed. worst_logits: largest difference of a logit.
+    reference: largest difference of each output from reference.npz. accuracy: clips, and the share that "fp32" and
+    "this" graph name rightly; None without clips.
     latency_ms: lower quartile at batch "1" and "8" on ONNX Runtime, one core, the two graphs turn by turn.
     """
 
@@ -113,8 +114,11 @@ def judge(
         accuracy = {"clips": len(windows.clips), "fp32": right[0], "this": right[1]}
     fp32_latency, latency = _latencies(theirs, ours, windows.gate)
     tell(1.0)
+    source = windows.source
+    if len(set(wanted.argmax(axis=1))) == 1:  # then agreement shows little, and whoever reads it must know
+        source += ", all of one class to fp32"
     return Gate(
-        precision, len(windows.gate), windows.source, agreement, NEEDED[precision],
+        precision, len(windows.gate), source, agreement, NEEDED[precision],
         agreement >= NEEDED[precision] and worst < MOST_DIFFERENCE, False, worst, outputs, accuracy, len(graph),
         len(fp32), latency, fp32_latency,
     )  # fmt: skip
@@ -171,7 +175,9 @@ def prove(network: nn.Module, graph: bytes, shape: tuple[int, ...]) -> float:
 
 
 def share_right(session: Session, clips: Sequence[LabelledClip], nothing: int | None) -> float:
-    """Share of the clips whose class the graph names, a clip answered as train.evaluate does."""
+    """Share of the clips whose class the graph names, as train.evaluate answers one. UsageError for none."""
+    if not clips:
+        raise UsageError("accuracy needs at least one labelled clip, got none")
     every = session.logits(np.concatenate([clip.windows for clip in clips]))
     ends = np.cumsum([len(clip.windows) for clip in clips])[:-1]
     answers = (_answer(logits, nothing) for logits in np.split(every, ends))

@@ -87,7 +87,7 @@ def test_a_bundle_carries_every_graph_with_its_gate_and_its_contract(run, tmp_pa
         assert json.loads(found["contract"]) == json.loads(json.dumps(contract_of(bundle)))
         open_engine(bundle, "ort", precision=precision).close()
         if precision != "fp32":
-            assert graph.gate["windows"] >= 1000 and graph.gate["source"] == "generated people"
+            assert graph.gate["windows"] >= 1000 and graph.gate["source"].startswith("generated people")
             assert graph.gate["bytes"] < graph.gate["fp32_bytes"] or precision == "int8"
 
 
