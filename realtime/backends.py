@@ -158,6 +158,8 @@ def _faster(engines: Sequence[OrtEngine], skeleton: np.ndarray) -> OrtEngine:
     first, second = (1, 0) if ms[1] < WORTH_LEAVING * ms[0] else (0, 1)
     best = engines[first]
     best.why = f"{best.precision}: {ms[first]:.2g} ms a window against {ms[second]:.2g} for {engines[second].precision}"
+    if best.graph.gate is not None and not best.graph.gate["passed"]:
+        best.why += f"; its gate was {best.graph.judged()}"
     engines[second].close()
     return best
 

@@ -20,12 +20,13 @@ OPEN = "from realtime.bundle import default_bundle, load_bundle; b = load_bundle
         "import export.quantise, onnxruntime;"
         + OPEN
         + "onnxruntime.InferenceSession(b.read('model.onnx'), providers=['CPUExecutionProvider'])",
+        "import scripts.bench_engine",
     ],
-    ids=["the line", "the exporter"],
+    ids=["the line", "the exporter", "a benchmark"],
 )
 def test_no_trace_of_telemetry_is_left(tmp_path: Path, program: str):
-    if "export" in program:
-        pytest.importorskip("onnx", reason="the exporter's packages are not installed")
+    if "export" in program or "scripts" in program:
+        pytest.importorskip("onnxscript", reason="the exporter's packages are not installed")
     clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     here = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_DATA_HOME": str(tmp_path / "data")}
     subprocess.run([sys.executable, "-c", PREPARE + program], env=clean | here, check=True, timeout=120)
