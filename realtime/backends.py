@@ -149,7 +149,10 @@ def _open_ort(bundle: Bundle, threads: int, precision: str, provider: str) -> Or
     if len(engines) == 1:
         engines[0].why = f"fp32: {'; '.join(left_out)}"
         return engines[0]
-    return _faster(engines, load_reference(bundle).skeleton)
+    best = _faster(engines, load_reference(bundle).skeleton)
+    if best.graph.gate is not None and not best.graph.gate["passed"]:
+        best.why += f"; its gate was {best.graph.judged()}"
+    return best
 
 
 def _faster(engines: Sequence[OrtEngine], skeleton: np.ndarray) -> OrtEngine:
@@ -158,8 +161,6 @@ def _faster(engines: Sequence[OrtEngine], skeleton: np.ndarray) -> OrtEngine:
     first, second = (1, 0) if ms[1] < WORTH_LEAVING * ms[0] else (0, 1)
     best = engines[first]
     best.why = f"{best.precision}: {ms[first]:.2g} ms a window against {ms[second]:.2g} for {engines[second].precision}"
-    if best.graph.gate is not None and not best.graph.gate["passed"]:
-        best.why += f"; its gate was {best.graph.judged()}"
     engines[second].close()
     return best
 

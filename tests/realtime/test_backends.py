@@ -79,6 +79,12 @@ def test_of_two_graphs_that_are_about_as_fast_fp32_is_taken_each_time(make, monk
         assert open_engine(bundle, "ort", precision="auto").precision == best
 
 
+def test_an_overruled_gate_is_told(make, monkeypatch):
+    monkeypatch.setattr(backends, "timed", lambda engines, skeleton: [1.0, 0.5])
+    engine = open_engine(make(int8=(model(), gate(passed=False, allowed=True))), "ort", precision="auto")
+    assert engine.precision == "int8" and "its gate was overruled" in engine.why
+
+
 def test_timing_takes_little_time(make):
     engine = OrtEngine(make())
     begun = time.perf_counter()
