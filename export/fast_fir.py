@@ -5,8 +5,8 @@ m + r - 1 products instead of m * r. Filter and frames are taken as polynomials 
 them infinity. Winograd, "Arithmetic Complexity of Computations" (1980); Lavin and Gray, CVPR 2016.
 
 Points of like size lose least: at 16 of them, for 8 outputs of 9 taps, single precision keeps four to five digits of an
-output, where the plain sum keeps six to seven. The errors of a layer are random and a mean follows, so that the
-logits of ten such layers keep six; half precision would keep none.
+output, where the plain sum keeps six to seven; the logits of ten such layers keep about four. Half precision would keep
+none.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 NEEDED = {"fp16": 0.999, "int8": 0.99}  # top-1 agreement with fp32
-LEAST_WINDOWS = LEAST_GATE
 PROOF_BATCHES = (1, 3, 8)
 PROOF_TOLERANCE = 1e-4  # of the largest value of an output
 TIMED_BATCHES = (1, 8)
@@ -94,8 +93,8 @@ def judge(
     """Compares a graph of less precision with the fp32 one. UsageError for too few windows or an unknown precision."""
     if precision not in NEEDED:
         raise UsageError(f"a gate is for one of {', '.join(NEEDED)}, got {precision!r}")
-    if len(windows.gate) < LEAST_WINDOWS:
-        raise UsageError(f"a gate needs at least {LEAST_WINDOWS} windows, got {len(windows.gate)}; give more data")
+    if len(windows.gate) < LEAST_GATE:
+        raise UsageError(f"a gate needs at least {LEAST_GATE} windows, got {len(windows.gate)}; give more data")
     tell = progress or (lambda share: None)
     theirs, ours = Session(fp32), Session(graph)
     engine = for_tensorrt(graph)  # an engine is made of this form: both must pass

@@ -109,7 +109,7 @@ def export(order: Order, steps: Steps) -> tuple[Graphs, list[Made], list[str]]:
         _write(made, order, graphs, contract, proof)
         engines, left_out = _engines(made, order, graphs, steps)
         made.chmod(0o755)
-        _swap(made, out)
+        swap(made, out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return graphs, [Made(out / engine.path.name, engine.sidecar, False) for engine in engines], left_out
@@ -205,18 +205,3 @@ def _write(folder: Path, order: Order, graphs: Graphs, contract: dict[str, Any],
         "why_no_bundle": f"the runtime makes windows of {CORE_16.name}, not those of a published protocol",
     }
     write_json(folder / "graphs.json", content)
-
-
-def _swap(made: Path, out: Path) -> None:
-    """Renames `made` to `out`; an old folder goes only once the new one stands."""
-    if not out.exists():
-        made.rename(out)
-        return
-    aside = made.with_name(made.name + ".old")
-    out.rename(aside)
-    try:
-        made.rename(out)
-    except OSError:
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -211,16 +211,14 @@ def _stretches(items: Iterable[Clip | Recording]) -> Iterator[Stretch]:
 
 def _labelled(spec: Spec, items: Iterable[Clip | Recording]) -> tuple[LabelledClip, ...]:
     """The held-out clips whose action the model knows, cut out of recordings where need be."""
-    from train.data.clip import Recording, cut
-    from train.evaluate import clip_windows
+    from train.evaluate import clip_windows, labelled_clips
     from train.vocabulary import action_of
 
     clips = []
-    for item in items:
-        for clip in cut(item) if isinstance(item, Recording) else (item,):
-            action = action_of(clip.data, clip.label)
-            if action in spec.classes:
-                joints = clip_windows(clip, spec.window, spec.fps)
-                made = features(joints, np.ones(joints.shape[:3], np.float32), spec.streams)
-                clips.append(LabelledClip(made, spec.classes.index(action)))
+    for clip in labelled_clips(items):
+        action = action_of(clip.data, clip.label)
+        if action in spec.classes:
+            joints = clip_windows(clip, spec.window, spec.fps)
+            made = features(joints, np.ones(joints.shape[:3], np.float32), spec.streams)
+            clips.append(LabelledClip(made, spec.classes.index(action)))
     return tuple(clips)

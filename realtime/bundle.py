@@ -296,7 +296,7 @@ def write_bundle(
         made.chmod(0o755)
         _write_files(made, spec, files)
         load_reference(load_bundle(made))
-        _swap(made, target)
+        swap(made, target)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return target
@@ -326,7 +326,7 @@ def _write(file: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _swap(made: Path, target: Path) -> None:
+def swap(made: Path, target: Path) -> None:
     """Renames `made` to `target`; an old target steps aside first and is put back should that fail."""
     if not os.path.lexists(target):
         made.rename(target)

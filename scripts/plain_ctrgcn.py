@@ -6,7 +6,7 @@ N batch with bodies folded in, C channels, T frames, V joints, M bodies, R chann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -96,19 +96,26 @@ class PlainBlock(nn.Module):
         return torch.relu(y if self.residual is None else y + self.residual(x))
 
 
-class PlainCTRGCN(nn.Module):
-    """CTR-GCN as the paper reads, with our weights: clips (N, C, T, V, M) to feature maps (N, M, F, T', V)."""
+class PlainNetwork(nn.Module):
+    """Blocks behind the input's norm, as ours has it: clips (N, C, T, V, M) to feature maps (N, M, F, T', V)."""
 
-    def __init__(self, ours: CTRGCN) -> None:
+    def __init__(self, norm: nn.BatchNorm1d, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(ours.input.norm.num_features)
-        self.norm.load_state_dict(ours.input.norm.state_dict())
-        self.blocks = nn.Sequential(*(PlainBlock(block) for block in ours.blocks if isinstance(block, Block)))
+        self.norm = nn.BatchNorm1d(norm.num_features)
+        self.norm.load_state_dict(norm.state_dict())
+        self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, t, v, m = x.shape
         x = self.norm(x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)).view(n, m, v, c, t)
         return self.blocks(x.permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)).unflatten(0, (n, m))
+
+
+class PlainCTRGCN(PlainNetwork):
+    """CTR-GCN as the paper reads, with our weights."""
+
+    def __init__(self, ours: CTRGCN) -> None:
+        super().__init__(ours.input.norm, [PlainBlock(block) for block in ours.blocks if isinstance(block, Block)])
 
 
 def _pairs(conv: nn.Conv1d, shape: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

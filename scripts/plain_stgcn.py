@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scripts.plain_ctrgcn import fill, like, strided
+from scripts.plain_ctrgcn import PlainNetwork, fill, like, strided
 from train.stgcn import SPAN, STGCN, Block, GraphConv
 
 
@@ -51,16 +51,8 @@ class PlainBlock(nn.Module):
         return torch.relu(y if self.residual is None else y + self.residual(x))
 
 
-class PlainSTGCN(nn.Module):
+class PlainSTGCN(PlainNetwork):
     """ST-GCN as published, with our weights: clips (N, C, T, V, M) to feature maps (N, M, F, T/4, V)."""
 
     def __init__(self, ours: STGCN) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(ours.input.norm.num_features)
-        self.norm.load_state_dict(ours.input.norm.state_dict())
-        self.blocks = nn.Sequential(*(PlainBlock(block) for block in ours.blocks if isinstance(block, Block)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, c, t, v, m = x.shape
-        x = self.norm(x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)).view(n, m, v, c, t)
-        return self.blocks(x.permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)).unflatten(0, (n, m))
+        super().__init__(ours.input.norm, [PlainBlock(block) for block in ours.blocks if isinstance(block, Block)])
