@@ -231,8 +231,8 @@ def check_unseen(data: Sequence[str], held_out: Sequence[str], configs: Sequence
 def proven_graphs(loaded: Loaded, contract: dict[str, Any], steps: Steps) -> tuple[bytes, bytes | None]:
     """The folded network's graph and, where there is one, that of its fast form, for CPUs.
 
-    Each is proven on ONNX Runtime against the trained network; ParityError where the first differs. The fast form rounds
-    more, and is left out, with a word, where a network's weights make that too much.
+    Each is proven on ONNX Runtime against the trained network; ParityError where the first differs. The fast form
+    rounds more, and is left out, with a word, where a network's weights make that too much.
     """
 
     def proven(network: nn.Module, name: str) -> bytes:

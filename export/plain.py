@@ -23,7 +23,7 @@ from export.gates import Graphs, gated
 from export.progress import Steps
 from export.runs import Loaded, check_out, file_of, load_runs
 from export.windows import CALIBRATION, LEAST_GATE, MOST_GATE, LabelledClip, Windows, spread
-from realtime.bundle import Reference
+from realtime.bundle import Reference, swap
 from realtime.errors import BundleError, GpuError, UsageError
 from realtime.fields import short
 from realtime.skeleton import CORE_16, LAYOUTS

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from realtime.errors import SourceError
-from realtime.schema import SECOND_NS, Frame
+from realtime.schema import SECOND_NS, Frame, State
 
 BREATH_S = 0.2  # the longest that the line waits before it is told that nothing new came
 SILENCE_S = 3.0  # a camera that gives no frame for so long is lost
@@ -56,8 +56,26 @@ class SourceInfo:
         return self.kind in ("poses", "synthetic")
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A source's state changed; it stands among the frames, so none before it belongs to what follows.
+
+    state: online, stalled (no frame comes), frozen (the same picture again and again), dark (nothing to be seen),
+    degraded (too slow to recognise anything) or reconnecting. reason: one line for people, without secrets.
+    captured_ns: when it was noticed. reset: why every person's window begins anew, None where the windows go on.
+    """
+
+    state: State
+    captured_ns: int
+    reason: str | None = None
+    reset: str | None = None
+
+
 class Source(Protocol):
-    """Frames in order, or None when nothing new came within 0.2 s; ends at the end of a file, SourceError when lost."""
+    """Frames and changes in order, or None when nothing new came within 0.2 s.
+
+    Ends at the end of a file; SourceError when lost for good.
+    """
 
     info: SourceInfo
 
@@ -77,7 +95,11 @@ class Source(Protocol):
     def corrupt(self) -> int:
         """Pictures that did not decode, or came out marked as damaged; none of them is delivered."""
 
-    def __iter__(self) -> Iterator[Frame | None]:
+    @property
+    def reconnects(self) -> int:
+        """How often it was opened again after it was lost."""
+
+    def __iter__(self) -> Iterator[Frame | Change | None]:
         """Itself; iterate it in one thread."""
 
     def close(self) -> None:
@@ -91,6 +113,7 @@ class Tally:
     dropped: int = 0
     refused: int = 0
     corrupt: int = 0
+    reconnects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +167,15 @@ class Feed:
         """Pictures that did not decode, or came out marked as damaged; none of them is delivered."""
         return self._tally.corrupt
 
-    def __iter__(self) -> Iterator[Frame | None]:
+    @property
+    def reconnects(self) -> int:
+        """How often it was opened again after it was lost."""
+        return self._tally.reconnects
+
+    def __iter__(self) -> Iterator[Frame | Change | None]:
         return self
 
-    def __next__(self) -> Frame | None:
+    def __next__(self) -> Frame | Change | None:
         """The next frame, None after 0.2 s without one; StopIteration at the end, SourceError when lost."""
         if self._thread is None:
             self._last_s = time.monotonic()
@@ -249,7 +277,7 @@ class Replay:
         self._start_ns: int | None = None
 
     paced = False
-    dropped = corrupt = 0  # every frame is delivered, and none is a picture
+    dropped = corrupt = reconnects = 0  # every frame is delivered, none is a picture, and a file is opened once
 
     @property
     def refused(self) -> int:

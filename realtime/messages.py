@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from realtime.schema import EndReason, Phase
+from realtime.schema import EndReason, Phase, State
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Margin = Annotated[float, Meta(ge=-1, le=1)]
@@ -23,7 +23,6 @@ Count = Annotated[int, Meta(ge=0)]
 Utc = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$")]
 Coordinate = float | None
 Precision = Literal["fp32", "fp16", "int8"]
-State = Literal["online", "stalled", "reconnecting", "offline", "ended", "window_reset"]
 
 
 class MessageError(ValueError):
@@ -52,13 +51,17 @@ class Source(Part, frozen=True, kw_only=True):
 
 
 class Track(Part, frozen=True, kw_only=True):
-    """The person. bbox: x, y, width, height in units of the image; quality: mean joint confidence."""
+    """The person. bbox: x, y, width, height in units of the image; quality: mean joint confidence.
+
+    partner: the other person's track, where two people do it together.
+    """
 
     id: int
     bbox: tuple[float, float, float, float] | None = None
     age_s: float | None = None
     visible_joints: int | None = None
     quality: Probability | None = None
+    partner: int | None = None
 
 
 class Action(Part, frozen=True, kw_only=True):
@@ -210,7 +213,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
     """Once a second. next_seq: the number that the next message of each family will carry, to notice a lost last one.
 
     fps: frames through the line; drops: frames overwritten unread; refused: frames or poses turned away at a door;
-    stage_ms: by stage (pose, window, model, decoder, bus).
+    stage_ms: by stage (pose, window, model, decoder, bus). state: the source's last told state; reconnects: how often
+    it was opened again since the start; uptime_s: since the start; memory_mb: resident, of the line's process.
     """
 
     session: str
@@ -225,10 +229,14 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
     open_events: tuple[OpenEvent, ...]
     persons: Count
     next_seq: dict[str, Count] = {}
+    state: State | None = None
+    reconnects: Count = 0
+    uptime_s: Amount | None = None
+    memory_mb: Amount | None = None
 
 
 class Status(Message, frozen=True, kw_only=True, tag="status/1"):
-    """A change of the source's state, or a person's window that began anew (track set).
+    """A change of the source's state, or a person's window that began anew (window_reset, track set; reason says why).
 
     backend: what runs the model from now on, told with "online"; a second "online" with a reason says that it changed.
     """

@@ -23,6 +23,9 @@ class FindsPoses(Protocol):
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this frame, none where nobody is seen or the frame is no good."""
 
+    def reset(self) -> None:
+        """Forgets whom it followed: the next frame has nothing to do with the last one. Track ids are not reused."""
+
     def close(self) -> None:
         """Gives back what the stage holds. May be called twice."""
 
@@ -83,6 +86,11 @@ class Pipeline:
     def gated(self) -> int:
         """What looked like a person and was not believed to be one."""
         return self._pose.gated
+
+    def reset(self, captured_ns: int, reason: EndReason) -> tuple[list[Event], list[int]]:
+        """Begins anew after a break in the frames: the ends of what was open, and the tracks that were followed."""
+        self._pose.reset()
+        return self._decoder.close(captured_ns, reason), self._windows.reset()
 
     def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
         """Ends every open event and frees the pose stage."""

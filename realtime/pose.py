@@ -51,6 +51,9 @@ class PassThrough:
         """The frame's own poses."""
         return frame.poses or ()
 
+    def reset(self) -> None:
+        """Follows nobody: the source does."""
+
     def close(self) -> None:
         """Holds nothing."""
 
@@ -106,6 +109,11 @@ class MediaPipePose:
             return ()
         self._believed_ns = frame.captured_ns
         return () if track is None else (self._pose(frame, track, found),)
+
+    def reset(self) -> None:
+        """Lets go of the person in view; whoever is seen next gets a new track."""
+        self._tracker.forget()
+        self._landmarks(BLACK)  # MediaPipe looks for a body anew
 
     def close(self) -> None:
         """Stops the graph. May be called twice."""

@@ -31,7 +31,7 @@ from realtime.meter import Reading
 from realtime.pipeline import Step
 from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
-from realtime.schema import Event, Pose, Window
+from realtime.schema import Event, Pose, State, Window
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
 
@@ -123,10 +123,7 @@ class Reporter:
             queue=max(0, age_ns - sum(step.stage_ns)) / 1e6 if self._info.live else None,
         )
         told = [self._tell(event, latency) for event in step.events]
-        for track in step.lost:
-            self._people.pop(track, None)
-            self._windows.pop(track, None)
-            self.status("window_reset", frame.captured_ns, "the person was not seen for more than 0.5 s", track)
+        self.reset(step.lost, frame.captured_ns, "the person was not seen for more than 0.5 s")
         self._forget(frame.captured_ns)
         self._raise_failure()
         return told
@@ -137,16 +134,23 @@ class Reporter:
         self._raise_failure()
         return told
 
+    def reset(self, tracks: Sequence[int], captured_ns: int, reason: str) -> None:
+        """Tells that these people's windows begin anew, and why."""
+        for track in tracks:
+            self._people.pop(track, None)
+            self._windows.pop(track, None)
+            self.status("window_reset", captured_ns, reason, track)
+
     def engine_changed(self, backend: str, precision: str) -> None:
         """From now on every message names this engine."""
         self._model = _model(self._bundle, backend, precision)
 
-    def status(self, state: str, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
+    def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
         self._publish(
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
-                time=moment(captured_ns, self._clock), state=state,  # type: ignore[arg-type]
+                time=moment(captured_ns, self._clock), state=state,
                 reason=reason, track=track, backend=self._model.backend if state == "online" else None,
             )
         )  # fmt: skip

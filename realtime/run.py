@@ -17,26 +17,23 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
-from realtime.bus import DEFAULT_ADDRESS
 from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
-from realtime.errors import LineError, SourceError, UsageError
+from realtime.errors import LineError, SourceError
+from realtime.feed import Change
 from realtime.meter import Meter
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
 from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
-from realtime.schema import SECOND_NS, EndReason, Frame
+from realtime.schema import SECOND_NS, EndReason, Frame, State
 from realtime.scoring import Engine
+from realtime.settings import MOST_PERSONS, Config, check
 from realtime.source import Source, open_source
 from realtime.terminal import Terminal, log_to
 from realtime.window import WindowBuffer
@@ -62,83 +59,6 @@ exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine r
   was lost, 5 address in use, 6 GPU or TensorRT demanded but not there, 130 interrupted (Ctrl-C);
   SIGTERM and SIGHUP close open events and give 0
 """
-MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
-
-
-@dataclass(frozen=True)
-class InputFlags:
-    """Where frames come from."""
-
-    source: Annotated[str, tyro.conf.arg(aliases=("--camera",), metavar="SOURCE")] = "0"
-    """Camera index, /dev/videoN, video file, folder of pictures, rtsp:// or http:// stream, skeletons (.mcap .jsonl
-    .npz, NTU .skeleton, NW-UCLA .json), - for pose messages on standard input, or synthetic."""
-    mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """The camera gives mirrored pictures (a selfie preview): turn them back, so that left is left."""
-    fast: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Files: every frame, as fast as possible. Otherwise live pace, and the newest frame wins."""
-    duration: float | None = None
-    """Stop after so many seconds of the source's own time; silence of a live source counts. Default: never."""
-    fps: float | None = None
-    """Frames a second of what tells none: folders of pictures, NW-UCLA, .npz without times, synthetic. Default: 30,
-    NW-UCLA 12."""
-    seed: int | None = None
-    """Of the source synthetic: the same seed, the same person."""
-
-
-@dataclass(frozen=True)
-class RecognitionFlags:
-    """How people and actions are recognised."""
-
-    bundle: Path | None = None
-    """Folder of the model. Default: the one that ships."""
-    pose: Literal["mediapipe"] = "mediapipe"
-    """What finds skeletons in pictures."""
-    persons: int | None = None
-    """People to follow at most. Default: one in pictures, which is all that MediaPipe follows; 8 in skeletons."""
-    backend: Literal["auto", "trt", "rtx", "ort-cuda", "ort"] = "auto"
-    """What runs the model: TensorRT, TensorRT-RTX, ONNX Runtime on the GPU or on the CPU. auto: the first of these
-    that is ready here; the line says which, and why none before it."""
-    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
-    """What the model computes in. auto: the fastest that passed its gate; a CPU times fp32 and int8 at the start."""
-    engine: Path | None = None
-    """Take this TensorRT engine file, its sidecar beside it, instead of the one built into this user's cache."""
-    trust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Load --engine although it was copied here or others may write to its folder: an engine can run code."""
-    threads: int = 1
-    """CPU threads of the model."""
-
-
-@dataclass(frozen=True)
-class OutputFlags:
-    """What is told, and where."""
-
-    pub: str = DEFAULT_ADDRESS
-    """ZeroMQ address to publish on (this machine only), or none."""
-    events: Path | None = None
-    """Also append events to this file, one JSON message a line."""
-    record: Path | None = None
-    """Record every frame's skeletons to this new MCAP file (no pictures); a file that is there is refused."""
-    publish_poses: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Also publish every frame's skeletons (topic pose.)."""
-    publish_scores: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Also publish every window's probabilities (topic scores.)."""
-    wait_subscriber: float | None = None
-    """Wait up to so many seconds for a subscriber before the first frame. Default: do not wait."""
-    show: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Open a window with skeleton, label bars and history; without a display the line goes on without one."""
-    headless: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """No window, whatever else is said; so it is by itself where there is no display."""
-    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print errors only."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Recognise human actions, live, and publish them as events over ZeroMQ."""
-
-    input: InputFlags
-    recognition: RecognitionFlags
-    output: OutputFlags
 
 
 class Stop:
@@ -212,11 +132,14 @@ class Line:
 
     def _play(self, deadline: Deadline) -> EndReason:
         """Takes frame after frame; returns why there are no more."""
-        for frame in self._source:
+        for item in self._source:
+            frame = item if isinstance(item, Frame) else None
             if deadline.over(frame):
                 return "shutdown"
             if frame is not None:
                 self._take(self._pipeline.step(frame))
+            elif isinstance(item, Change):
+                self._turn(item)
             self._beat(self._source.paced)
             if self._stop.code is not None or self._terminal.closed:
                 break
@@ -233,6 +156,16 @@ class Line:
         spent = time.perf_counter_ns() - decided
         self._meter.add(step.stage_ns, spent, time.monotonic_ns() - step.frame.captured_ns)
         self._terminal.show(step, told, self._meter.fps)
+
+    def _turn(self, change: Change) -> None:
+        """The source's state changed: said, and where the frames broke off every window begins anew."""
+        self._now_ns = max(self._now_ns, change.captured_ns)
+        if change.reset is not None:
+            ended, tracks = self._pipeline.reset(change.captured_ns, "source_lost")
+            self._terminal.events(self._reporter.events(ended))
+            self._reporter.reset(tracks, change.captured_ns, change.reset)
+        self._reporter.status(change.state, change.captured_ns, change.reason)
+        self._terminal.say(f"{self._source.info.id} {change.state}{': ' + change.reason if change.reason else ''}")
 
     def _tell_engine(self, captured_ns: int) -> None:
         """The GPU failed and the CPU goes on: said before anything that the new engine decided."""
@@ -251,7 +184,7 @@ class Line:
         self._reporter.heartbeat(reading, self._source.dropped, refused, self._pipeline.open_events, persons)
         self._terminal.beat(reading, self._source.dropped, refused, persons, self._pipeline.gated)
 
-    def _finish(self, reason: EndReason, state: str, why: str | None) -> None:
+    def _finish(self, reason: EndReason, state: State, why: str | None) -> None:
         """Ends every open event, tells the last state and frees everything; also after an error."""
         try:
             try:
@@ -284,7 +217,7 @@ def make_pipeline(pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, perso
 
 def run(config: Config, console: Console) -> int:
     """Puts the line together and runs it; LineError says what is wrong."""
-    _check(config)
+    check(config)
     log_to(console, config.output.quiet)
     stop = Stop()
     bundle = load_bundle(config.recognition.bundle or default_bundle())
@@ -309,21 +242,6 @@ def run(config: Config, console: Console) -> int:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
         line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
         return line.run(given.duration, waits=source.info.live or given.source == "-")
-
-
-def _check(config: Config) -> None:
-    for name, value in (("duration", config.input.duration), ("wait-subscriber", config.output.wait_subscriber)):
-        if value is not None and not 0 < value < 1e9:
-            raise UsageError(f"--{name} must be above 0 seconds, got {value}")
-    if config.recognition.persons is not None and not 1 <= config.recognition.persons <= 64:
-        raise UsageError(f"--persons must be in [1, 64], got {config.recognition.persons}")
-    events, record = config.output.events, config.output.record
-    if events is not None and record is not None and events.absolute() == record.absolute():
-        raise UsageError(f"--events and --record are both {events}; name two files")
-    source = os.path.expanduser(config.input.source)
-    for name, path in (("events", events), ("record", record)):
-        if path is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-            raise UsageError(f"--{name} {path} is the source itself and would be overwritten; name another file")
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from realtime.skeleton import Layout
 
 Phase = Literal["start", "update", "end"]
 EndReason = Literal["score", "replaced", "track_lost", "source_lost", "timeout", "shutdown"]
+State = Literal["online", "stalled", "frozen", "dark", "degraded", "reconnecting", "offline", "ended", "window_reset"]
 SECOND_NS = 1_000_000_000
 
 
@@ -104,4 +105,5 @@ class Event:
     decided_ns: int
     offset_ns: int | None = None
     end_reason: EndReason | None = None
+    partner: int | None = None  # the other person's track, where two people do it together
     alternatives: tuple[tuple[str, float], ...] = field(default=())

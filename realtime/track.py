@@ -48,6 +48,10 @@ class OnePersonTracker:
         """Tells that this frame shows no body."""
         self._frame += 1
 
+    def forget(self) -> None:
+        """Follows nobody from now on; ids go on counting."""
+        self._person = self._candidate = None
+
     def seen(self, captured_ns: int, hips: np.ndarray, height: float, sure: bool = True) -> int | None:
         """The track id of the body in this frame, None while it is no more than a candidate.
 

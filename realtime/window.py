@@ -96,6 +96,12 @@ class WindowBuffer:
                 self._extend(pose.track, index, captured_ns, arrays, windows)
         return windows
 
+    def reset(self) -> list[int]:
+        """Forgets everybody, and gives the tracks that were followed; none of them will be told as lost."""
+        tracks, self._lost = [*self._lost, *self._tracks], []
+        self._tracks.clear()
+        return tracks
+
     def lost(self) -> list[int]:
         """The tracks that ended since the last call."""
         lost, self._lost = self._lost, []

@@ -34,6 +34,7 @@ from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.bus import Subscriber
 from realtime.command import run_command
 from realtime.errors import LineError, UsageError
+from realtime.feed import Change
 from realtime.messages import ActionEvent, PoseMessage
 from realtime.meter import Reading
 from realtime.pipeline import STAGES, Step
@@ -133,7 +134,7 @@ class Bare:
         begun = time.perf_counter()
         done = 0
         for frame in self._source:
-            if frame is not None:
+            if isinstance(frame, Frame):
                 assert frame.image is not None
                 process(small(frame.image))
                 done += 1
@@ -160,12 +161,12 @@ class Turns:
     def __getattr__(self, name: str) -> object:
         return getattr(self.source, name)
 
-    def __iter__(self) -> Iterator[Frame | None]:
+    def __iter__(self) -> Iterator[Frame | Change | None]:
         taken, begun = 0, time.perf_counter()
         for frame in self.source:
             yield frame
-            taken += frame is not None
-            if frame is not None and taken % BLOCK == 0:
+            taken += isinstance(frame, Frame)
+            if isinstance(frame, Frame) and taken % BLOCK == 0:
                 self.blocks_s.append(time.perf_counter() - begun)
                 self.bare.run(BLOCK)
                 self.progress.update(self.task, completed=taken)
@@ -240,7 +241,7 @@ def measure_age(video: Path, seconds: float, bundle: Bundle, progress: Progress)
     begun = time.monotonic()
     for frame in source:
         now_ns = time.monotonic_ns()
-        if frame is None:
+        if not isinstance(frame, Frame):
             continue
         taken.append((now_ns - frame.captured_ns) / 1e6)
         reporter.step(pipeline.step(frame))

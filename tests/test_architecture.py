@@ -36,11 +36,12 @@ DOORS = {
     "onnxruntime": {"engine"},
     "tensorrt": {"trt"},
     "tensorrt_rtx": {"trt"},
-    "zmq": {"bus"},
+    "zmq": {"bus", "subscriber", "outlet_child", "zap", "keys"},
+    "ai_edge_litert": {"litert"},
     "msgspec": {"messages"},
     "mcap": {"recording"},
     "rich": {"command", "show", "terminal"},
-    "tyro": {"command"},
+    "tyro": {"command", "settings", "config"},
 }
 COMMAND_LINE = {"tyro", "rich"}
 
