@@ -71,6 +71,8 @@ class Reporter:
         self._model = _model(bundle, backend, precision)
         self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
         self._windows: dict[int, Window] = {}
+        self._state: State | None = None
+        self._begun_ns = time.monotonic_ns()
         self._failure: LineError | None = None
         self._stack = ExitStack()
         with ExitStack() as opening:  # what was opened before one fails is closed again
@@ -147,6 +149,8 @@ class Reporter:
 
     def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
+        if state != "window_reset":
+            self._state = state
         self._publish(
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
@@ -155,7 +159,15 @@ class Reporter:
             )
         )  # fmt: skip
 
-    def heartbeat(self, reading: Reading, drops: int, refused: int, open_events: Sequence[Event], persons: int) -> None:
+    def heartbeat(
+        self,
+        reading: Reading,
+        drops: int,
+        refused: int,
+        open_events: Sequence[Event],
+        persons: int,
+        reconnects: int = 0,
+    ) -> None:
         """Tells that the line is alive, and how fast."""
         self._publish(
             Heartbeat(
@@ -165,7 +177,8 @@ class Reporter:
                 drops=drops, refused=refused,
                 stage_ms={name: _percentiles(pair) for name, pair in reading.stage_ms.items()},
                 open_events=tuple(OpenEvent(id=e.id, track=e.track, action=e.action) for e in open_events),
-                persons=persons, next_seq=self._numbers.next,
+                persons=persons, next_seq=self._numbers.next, state=self._state, reconnects=reconnects,
+                uptime_s=round((time.monotonic_ns() - self._begun_ns) / 1e9, 1), memory_mb=_memory_mb(),
             )
         )  # fmt: skip
 
@@ -234,6 +247,15 @@ def _disk(path: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise LineError(f"cannot write {path}: {error.strerror}; free some space or name another file") from error
+
+
+def _memory_mb() -> float | None:
+    """Resident memory of this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+    except OSError:
+        return None
 
 
 def _percentiles(pair: tuple[float, float]) -> Percentiles:

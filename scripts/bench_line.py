@@ -113,10 +113,18 @@ class TimedReporter(Reporter):
         self.people += bool(step.poses)
         return told
 
-    def heartbeat(self, reading: Reading, drops: int, refused: int, open_events: Sequence[Event], persons: int) -> None:
+    def heartbeat(
+        self,
+        reading: Reading,
+        drops: int,
+        refused: int,
+        open_events: Sequence[Event],
+        persons: int,
+        reconnects: int = 0,
+    ) -> None:
         """Beats as ever, and notes the time."""
         begun = time.perf_counter_ns()
-        super().heartbeat(reading, drops, refused, open_events, persons)
+        super().heartbeat(reading, drops, refused, open_events, persons, reconnects)
         self.beats_ns += time.perf_counter_ns() - begun
 
 
