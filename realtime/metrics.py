@@ -86,7 +86,9 @@ class Metrics:
 
     def text(self, now_ns: int, more: Iterable[str] = ()) -> bytes:
         """The whole page; more: lines of other writers, whole families each."""
-        lines = [line for name, kind, what, samples in self._families(now_ns) for line in render(name, kind, what, samples)]
+        lines = [
+            line for name, kind, what, samples in self._families(now_ns) for line in render(name, kind, what, samples)
+        ]
         return ("\n".join([*lines, *more]) + "\n").encode()
 
     def _event(self, source: _Source, message: Mapping[str, Any]) -> None:
@@ -104,7 +106,9 @@ class Metrics:
 
     def _families(self, now_ns: int) -> Iterable[tuple[str, str, str, list[Sample]]]:
         every = {name: ((("source", name),), source) for name, source in self._sources.items()}
-        now = [(labels, s) for labels, s in every.values() if s.heard_ns is not None and now_ns - s.heard_ns <= SILENT_NS]
+        now = [
+            (labels, s) for labels, s in every.values() if s.heard_ns is not None and now_ns - s.heard_ns <= SILENT_NS
+        ]
 
         yield "pcle_line_up", "gauge", "1 while a heartbeat came within the last 3 seconds.", [
             ("", labels, float((labels, s) in now)) for labels, s in every.values()
@@ -113,13 +117,15 @@ class Metrics:
             ("", labels, (now_ns - s.heard_ns) / 1e9) for labels, s in every.values() if s.heard_ns is not None
         ]  # fmt: skip
         yield "pcle_source_state", "gauge", "State of the source: 1 for the one it is in, 0 for the others.", [
-            ("", (*labels, ("state", state)), float(s.state == state)) for labels, s in every.values() for state in STATES
+            ("", (*labels, ("state", state)), float(s.state == state))
+            for labels, s in every.values() for state in STATES
         ]  # fmt: skip
         for key, name, what, unit in _GAUGES:
             found = [(labels, _amount(s.heartbeat.get(key))) for labels, s in now]
             yield name, "gauge", what, [("", labels, value * unit) for labels, value in found if value is not None]
         yield "pcle_open_events", "gauge", "Occurrences that began and have not ended.", [
-            ("", labels, float(len(opened))) for labels, s in now if isinstance(opened := s.heartbeat.get("open_events"), list)
+            ("", labels, float(len(opened)))
+            for labels, s in now if isinstance(opened := s.heartbeat.get("open_events"), list)
         ]  # fmt: skip
         yield "pcle_frame_age_seconds", "gauge", "Age of frames when all was told, over the last second.", [
             ("", (*labels, ("quantile", q)), value / 1000)
@@ -191,15 +197,14 @@ def process_families() -> list[str]:
     lines = []
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        lines += render("process_resident_memory_bytes", "gauge", "Resident memory of the process that serves this page.",
-                        [("", (), float(pages * os.sysconf("SC_PAGE_SIZE")))])  # fmt: skip
-        lines += render("process_open_fds", "gauge", "Open files and sockets of that process.",
-                        [("", (), float(len(os.listdir("/proc/self/fd"))))])  # fmt: skip
+        memory, opened = float(pages * os.sysconf("SC_PAGE_SIZE")), float(len(os.listdir("/proc/self/fd")))
+        what = "Resident memory of the process that serves this page."
+        lines += render("process_resident_memory_bytes", "gauge", what, [("", (), memory)])
+        lines += render("process_open_fds", "gauge", "Open files and sockets of that process.", [("", (), opened)])
     except OSError:  # no Linux, or no file to spare: the page goes without
         pass
-    lines += render("process_cpu_seconds_total", "counter", "Processor time of that process.",
-                    [("", (), round(time.process_time(), 3))])  # fmt: skip
-    return lines
+    spent = round(time.process_time(), 3)
+    return lines + render("process_cpu_seconds_total", "counter", "Processor time of that process.", [("", (), spent)])
 
 
 def _braces(labels: Labels) -> str:
@@ -235,5 +240,9 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _quantiles(pair: Any) -> list[tuple[str, float]]:
-    found = [(label, _amount(pair.get(key))) for key, label in (("p50", "0.5"), ("p95", "0.95"))] if isinstance(pair, dict) else []
+    found = (
+        [(label, _amount(pair.get(key))) for key, label in (("p50", "0.5"), ("p95", "0.95"))]
+        if isinstance(pair, dict)
+        else []
+    )
     return [(label, value) for label, value in found if value is not None]

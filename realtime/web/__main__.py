@@ -13,13 +13,11 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 
-from realtime.bus import Subscriber
 from realtime.bus import DEFAULT_ADDRESS as BUS_ADDRESS
+from realtime.bus import Subscriber
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.messages import MessageError
@@ -149,9 +147,7 @@ def watch(options: Watch, console: Console) -> int:
 
     named, claims, topics = lines(options.connect), Claims(), [f"{family}." for family in FAMILIES]
     with WebServer(options.http) as server:
-        bridges = [
-            Bridge(name, Subscriber(address, topics), address, server, claims, say) for name, address in named
-        ]
+        bridges = [Bridge(name, Subscriber(address, topics), address, server, claims, say) for name, address in named]
         for bridge in bridges:
             bridge.start()
         say(f"watching {', '.join(address for _, address in named)} at {server.url}")

@@ -32,9 +32,7 @@ def listen(address: str) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             other = f"{address.rpartition(':')[0]}:{port % 65_535 + 1}"
-            raise AddressError(
-                f"{address} is in use, perhaps by another line's page; try --http {other}"
-            ) from error
+            raise AddressError(f"{address} is in use, perhaps by another line's page; try --http {other}") from error
         raise UsageError(f"cannot serve on {address}: {error.strerror}; try --http {DEFAULT_ADDRESS}") from error
     return listener
 

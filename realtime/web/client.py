@@ -39,6 +39,11 @@ class Client:
         """Whether bytes wait to be sent."""
         return len(self._out) > 0
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it got its answer and is only waited for to close."""
+        return self.state == "leaving"
+
     def read_head(self) -> bytes | None:
         """The request's head once it is whole; None so far. Refusal where it is too long, OSError at its end."""
         data = self.socket.recv(MOST_HEAD)

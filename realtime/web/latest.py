@@ -99,7 +99,9 @@ class Latest:
         """The written events that a newcomer needs: last status and heartbeat of each source, open events."""
         chunks = []
         for source in self.sources.values():
-            chunks += [source.last[name] for name in ("status", "heartbeat") if name in families and name in source.last]
+            chunks += [
+                source.last[name] for name in ("status", "heartbeat") if name in families and name in source.last
+            ]
             chunks += source.open.values() if "action" in families else ()
         return chunks
 

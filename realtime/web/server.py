@@ -14,10 +14,9 @@ from collections import Counter, deque
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 
-from realtime.metrics import CONTENT_TYPE, Metrics, process_families, render
 from realtime.web.address import bound, listen
+from realtime.web.answers import NOTES, Answers
 from realtime.web.client import ANSWER_NS, Client
-from realtime.web.latest import Latest
 from realtime.web.pages import answer, head, load_files, refusal
 from realtime.web.request import Refusal, Request, parse
 from realtime.web.stats import WebStats
@@ -29,12 +28,7 @@ SPARE = 64  # connections beside the readers of events: pages being loaded, scra
 KEEP_ALIVE_NS = 15_000_000_000
 _SWEEP_NS = 250_000_000
 _ACCEPTS = 64  # at most, in one turn
-_JSON = "application/json"
-_NOTES = {
-    "subscribers": ("pcle_subscribers", "gauge", "Subscribers of the bus."),
-    "outlet_restarts": ("pcle_outlet_restarts_total", "counter", "How often the process that holds the sockets was started again."),
-}  # fmt: skip
-_log = logging.getLogger("realtime.web")
+log = logging.getLogger("realtime.web")
 
 
 class WebServer(AbstractContextManager["WebServer"]):
@@ -46,7 +40,7 @@ class WebServer(AbstractContextManager["WebServer"]):
     """
 
     def __init__(self, address: str, *, most_clients: int = 32) -> None:
-        self._files = load_files()
+        self._answers = Answers(load_files())
         self._listener = listen(address)
         self.address: str = bound(self._listener)
         self._most_clients, self._most = most_clients, most_clients + SPARE
@@ -56,7 +50,6 @@ class WebServer(AbstractContextManager["WebServer"]):
         self._inbox_poses = 0  # dropped before the thread saw them
         self._notes: dict[str, float] = {}
         self._awake, self._closed = False, False
-        self._latest, self._metrics = Latest(), Metrics()
         self._clients: set[Client] = set()
         self._counts: Counter[str] = Counter()
         self._waker, self._wakes = socket.socketpair()
@@ -75,6 +68,11 @@ class WebServer(AbstractContextManager["WebServer"]):
         return f"http://{self.address}/"
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread runs; it ends with close alone."""
+        return self._thread.is_alive()
+
+    @property
     def stats(self) -> WebStats:
         """Figures since the start."""
         streams = [client.stream for client in tuple(self._clients) if client.stream is not None]
@@ -82,7 +80,7 @@ class WebServer(AbstractContextManager["WebServer"]):
         counts = {name: self._counts[name] for name in ("requests", "turned_away", "refused", "gaps", "failures")}
         return WebStats(
             connections=len(self._clients), streams=len(streams), dropped_poses=dropped,
-            not_understood=self._latest.not_understood, **counts,
+            not_understood=self._answers.not_understood, **counts,
         )  # fmt: skip
 
     def feed(self, topic: str, payload: bytes) -> None:
@@ -103,9 +101,9 @@ class WebServer(AbstractContextManager["WebServer"]):
 
     def note(self, **figures: float) -> None:
         """Figures that no message carries, for /metrics: subscribers, outlet_restarts. ValueError for other names."""
-        unknown = sorted(set(figures) - set(_NOTES))
+        unknown = sorted(set(figures) - set(NOTES))
         if unknown:
-            raise ValueError(f"no figure {unknown[0]!r}; known: {', '.join(_NOTES)}")
+            raise ValueError(f"no figure {unknown[0]!r}; known: {', '.join(NOTES)}")
         with self._lock:
             self._notes.update(figures)
 
@@ -172,7 +170,7 @@ class WebServer(AbstractContextManager["WebServer"]):
                 connection, _ = self._listener.accept()
             except BlockingIOError:
                 return
-            except OSError:  # it left again, or this process has no file to spare: not asked again before the next sweep
+            except OSError:  # it left again, or this process has no file to spare: the next sweep asks again
                 self._selector.unregister(self._listener)
                 self._listens = False
                 return
@@ -183,7 +181,7 @@ class WebServer(AbstractContextManager["WebServer"]):
                 continue
             self._clients.add(client)
             self._watch(client)
-            if sum(client.state != "leaving" for client in self._clients) > self._most:
+            if sum(not client.is_leaving for client in self._clients) > self._most:
                 self._make_room(client, now_ns)
 
     def _make_room(self, newest: Client, now_ns: int) -> None:
@@ -193,10 +191,10 @@ class WebServer(AbstractContextManager["WebServer"]):
         self._counts["turned_away"] += 1
         with suppress(OSError):
             unwanted.answer(refusal(503, "too many connections; close a page that shows this line"), now_ns)
-        leaving = [client for client in self._clients if client.state == "leaving"]
+        leaving = [client for client in self._clients if client.is_leaving]
         if len(leaving) > SPARE:  # told, and still not gone
             self._drop(min(leaving, key=lambda client: client.begun_ns))
-        if unwanted.state != "leaving":
+        if not unwanted.is_leaving:
             self._drop(unwanted)
 
     def _guarded(self, client: Client, mask: int, now_ns: int) -> None:
@@ -212,8 +210,7 @@ class WebServer(AbstractContextManager["WebServer"]):
             self._drop(client)
         except Exception:
             self._counts["failures"] += 1
-            if self._counts["failures"] <= 10:
-                _log.exception("a client of the web page was cut off")
+            log.exception("a client of the web page was cut off; the others go on")
             self._drop(client)
 
     def _read(self, client: Client, now_ns: int) -> None:
@@ -238,21 +235,10 @@ class WebServer(AbstractContextManager["WebServer"]):
         if request.path == "/events":
             self._begin(client, request, now_ns)
             return
-        status, body, kind = self._content(request.path, now_ns)
+        with self._lock:
+            notes = dict(self._notes)
+        status, body, kind = self._answers.content(request.path, now_ns, self.stats, notes)
         client.answer(answer(status, body, kind, empty=request.method == "HEAD"), now_ns)
-
-    def _content(self, path: str, now_ns: int) -> tuple[int, bytes, str]:
-        if path in self._files:
-            body, kind = self._files[path]
-            return 200, body, kind
-        if path == "/state.json":
-            return 200, self._latest.state(now_ns), _JSON
-        if path == "/metrics":
-            return 200, self._metrics.text(now_ns, self._own_metrics()), CONTENT_TYPE
-        if path in ("/healthz", "/readyz"):
-            alive, ready, body = self._latest.health(now_ns)
-            return 200 if (alive if path == "/healthz" else ready) else 503, body, _JSON
-        raise Refusal(404, "there is /, /events, /metrics, /healthz, /readyz, /state.json and /layouts.json")
 
     def _begin(self, client: Client, request: Request, now_ns: int) -> None:
         asked = request.query.get("families", ",".join(FAMILIES)).split(",")
@@ -265,12 +251,8 @@ class WebServer(AbstractContextManager["WebServer"]):
         if sum(other.stream is not None for other in self._clients) >= self._most_clients:
             raise Refusal(503, f"{self._most_clients} pages are open already; close one")
         families = frozenset(asked)
-        start = head(200, "text/event-stream; charset=utf-8") + b"retry: 1000\n\n" + self._catch_up(families, now_ns)
-        client.begin_stream(start, Stream(families), now_ns)
-
-    def _catch_up(self, families: frozenset[str], now_ns: int) -> bytes:
-        """What brings a reader up to date: the state of everything, then the newest messages themselves."""
-        return b"".join([sse("snapshot", self._latest.state(now_ns)), *self._latest.replay(families)])
+        start = head(200, "text/event-stream; charset=utf-8") + b"retry: 1000\n\n"
+        client.begin_stream(start + self._answers.catch_up(families, now_ns), Stream(families), now_ns)
 
     def _take_inbox(self) -> None:
         with suppress(BlockingIOError):
@@ -284,10 +266,9 @@ class WebServer(AbstractContextManager["WebServer"]):
             assert client.stream is not None
             client.stream.lose(lost)
         for topic, payload, fed_ns in inbox:
-            told = self._latest.take(topic, payload, fed_ns)
+            told = self._answers.take(topic, payload, fed_ns)
             if told is None:
                 continue
-            self._metrics.take(told.family, told.source, told.message, fed_ns)
             for client in streams:
                 assert client.stream is not None
                 client.stream.put(told.family, told.chunk)
@@ -303,7 +284,7 @@ class WebServer(AbstractContextManager["WebServer"]):
                 lost = dict(sorted(stream.told().items()))
                 self._counts["gaps"] += 1
                 told = ",".join(f'"{name}":{count}' for name, count in lost.items())
-                client.load(sse("gap", f"{{{told}}}".encode()) + self._catch_up(stream.families, now_ns))
+                client.load(sse("gap", f"{{{told}}}".encode()) + self._answers.catch_up(stream.families, now_ns))
             else:
                 client.load(stream.take())
             client.send(now_ns)
@@ -328,7 +309,7 @@ class WebServer(AbstractContextManager["WebServer"]):
             if client.state == "reading":
                 with suppress(OSError):
                     self._refuse(client, Refusal(408, "the request took longer than 5 s"), now_ns)
-                if client.state == "leaving":
+                if client.is_leaving:
                     self._watch(client)
                     continue
             if client.state == "streaming" and not client.pending:  # nothing was to be sent: it may stay
@@ -351,20 +332,3 @@ class WebServer(AbstractContextManager["WebServer"]):
         if client.mask:
             self._selector.unregister(client.socket)
         client.close()
-
-    def _own_metrics(self) -> list[str]:
-        stats = self.stats
-        with self._lock:
-            notes = dict(self._notes)
-        lines = [line for key, value in sorted(notes.items()) for line in render(*_NOTES[key], [("", (), float(value))])]
-        for name, kind, what, value in (
-            ("pcle_web_streams", "gauge", "Readers of /events.", stats.streams),
-            ("pcle_web_requests_total", "counter", "Requests answered.", stats.requests),
-            ("pcle_web_refused_total", "counter", "Requests that broke a rule.", stats.refused),
-            ("pcle_web_turned_away_total", "counter", "Connections beyond the limit.", stats.turned_away),
-            ("pcle_web_gaps_total", "counter", "Times that a reader of /events fell behind and was told.", stats.gaps),
-            ("pcle_web_dropped_poses_total", "counter", "Poses that readers were too slow for.", stats.dropped_poses),
-            ("pcle_web_failures_total", "counter", "Faults while one client was served.", stats.failures),
-        ):  # fmt: skip
-            lines += render(name, kind, what, [("", (), float(value))])
-        return lines + process_families()

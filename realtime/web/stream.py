@@ -13,7 +13,7 @@ _AT_ONCE = 64 * 1024
 
 
 def sse(event: str, payload: bytes, number: str = "") -> bytes:
-    """One event as it goes over the wire. A line break outside of JSON's strings is white space, inside it is escaped."""
+    """One event as it goes over the wire. In JSON a line break stands outside of strings alone, and is white space."""
     line = payload.replace(b"\r", b" ").replace(b"\n", b" ")
     head = f"event: {event}\nid: {number}\n" if number else f"event: {event}\n"
     return head.encode() + b"data: " + line + b"\n\n"

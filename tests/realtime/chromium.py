@@ -52,7 +52,11 @@ class Chromium(AbstractContextManager["Chromium"]):
     def look(self, width: int, height: int, dark: bool = False, scale: float = 1) -> None:
         """The size of the window and the colour scheme that the person prefers."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])

@@ -53,7 +53,9 @@ def people(seed: int = 3, aside_m: float = 0.62) -> list[np.ndarray]:
 class WatchedLine:
     """Tells what a line would tell, at the pace of whoever calls it."""
 
-    def __init__(self, feed: Feed, source: str = "cam0", layout: str = "KINECT_V2_25", in_picture: bool = False) -> None:
+    def __init__(
+        self, feed: Feed, source: str = "cam0", layout: str = "KINECT_V2_25", in_picture: bool = False
+    ) -> None:
         self.feed, self.source = feed, source
         self.layout, self.in_picture = LAYOUTS[layout], in_picture
         self.numbers, self.clock = Numbers(), Clock.now()
@@ -89,7 +91,9 @@ class WatchedLine:
 
     def poses(self, index: int) -> None:
         now = time.monotonic_ns()
-        shown = [self._pose(joints[index % len(joints)], track + 1, now, index) for track, joints in enumerate(self._people)]
+        shown = [
+            self._pose(joints[index % len(joints)], track + 1, now, index) for track, joints in enumerate(self._people)
+        ]
         self.tell(
             pose_message(
                 shown[: self.persons], frame=index, captured_ns=now, layout=self.layout, session=self.numbers.session,
@@ -99,11 +103,15 @@ class WatchedLine:
 
     def _pose(self, joints: np.ndarray, track: int, now: int, index: int) -> Pose:
         sure = np.ones(25, np.float32)
-        joints, sure = convert(joints, sure, KINECT_V2_25, self.layout) if self.layout != KINECT_V2_25 else (joints, sure)
+        joints, sure = (
+            convert(joints, sure, KINECT_V2_25, self.layout) if self.layout != KINECT_V2_25 else (joints, sure)
+        )
         image = None
         if self.in_picture:
             z = joints[:, 2]
-            image = np.stack([0.5 - 0.6 * joints[:, 0] / z, 0.5 - 0.6 * 16 / 9 * joints[:, 1] / z], -1).astype(np.float32)
+            image = np.stack([0.5 - 0.6 * joints[:, 0] / z, 0.5 - 0.6 * 16 / 9 * joints[:, 1] / z], -1).astype(
+                np.float32
+            )
         return Pose(index, now, track, self.layout, joints.astype(np.float32), sure.astype(np.float32), image)
 
     def start(self, event_id: str, track: int, action: str, ago_s: float = 0.8, **more: object) -> None:
@@ -122,9 +130,13 @@ class WatchedLine:
         onset = now - round(ago_s * SECOND_NS)
         decided, offset = onset + round(0.9 * SECOND_NS), onset + round(lasted_s * SECOND_NS)
         self.tell(self._event(event_id, "start", track, action, onset, decided_ns=decided))
-        self.tell(self._event(event_id, "end", track, action, onset, decided_ns=offset, offset_ns=offset, end_reason="score"))
+        self.tell(
+            self._event(event_id, "end", track, action, onset, decided_ns=offset, offset_ns=offset, end_reason="score")
+        )
 
-    def _event(self, event_id: str, phase: str, track: int, action: str, onset: int, *, name: str | None = None, **more: object) -> ActionEvent:
+    def _event(
+        self, event_id: str, phase: str, track: int, action: str, onset: int, *, name: str | None = None, **more: object
+    ) -> ActionEvent:
         values = {"value": 0.91, "raw": 0.95, "peak": 0.96, "on": 0.6, "off": 0.4, "margin": 0.7}
         more.setdefault("decided_ns", time.monotonic_ns())
         event = Event(event_id, phase, track, action, **values, onset_ns=onset, **more)

@@ -59,7 +59,7 @@ export class Health {
     write(nodes["state-name"], source ? STATES[state] : "Waiting for a line");
     const beat = source?.heartbeat;
     let reason = source?.reason ?? "";
-    if (state === "silent") reason = `nothing heard for ${duration(source.silentFor(now) / 1000)}`;
+    if (state === "silent") reason = `nothing heard for ${duration(Math.floor(source.silentFor(now) / 1000))}`;
     write(nodes["state-reason"], reason);
     nodes["state-reason"].title = reason;
     const live = beat && state !== "silent" && state !== "ended" && state !== "offline"; // what tells "now" only while it is
@@ -70,9 +70,9 @@ export class Health {
     write(nodes.reconnects, number(beat?.reconnects));
     write(nodes.memory, live && typeof beat.memory_mb === "number" ? `${number(beat.memory_mb)} MB` : "–");
     write(nodes.uptime, live ? duration(beat.uptime_s) : "–");
-    const rates = source?.rates ?? [];
+    const rates = (source?.rates.length ?? 0) > 2 ? source.rates : [];
     const top = Math.max(1, ...rates) * 1.1;
-    this.spark.setAttribute("points", rates.map((rate, i) => `${60 - rates.length + 1 + i},${(19 - (18 * rate) / top).toFixed(1)}`).join(" "));
+    this.spark.setAttribute("points", rates.map((rate, i) => `${((60 * i) / (Math.max(20, rates.length) - 1)).toFixed(1)},${(19 - (18 * rate) / top).toFixed(1)}`).join(" "));
   }
 }
 
@@ -113,7 +113,7 @@ export class Events {
       const seconds = until === null || event.onset === null ? null : Math.max(0, until - event.onset) / 1000;
       const delay = event.known === null || event.onset === null ? null : (event.known - event.onset) / 1000;
       write(row.lasted, seconds === null ? "" : `${number(seconds, 1)} s`);
-      write(row.score, `score ${number(event.open ? event.score : event.peak, 2)}${event.open ? "" : " at most"}`);
+      write(row.score, `${event.open ? "score" : "peak"} ${number(event.open ? event.score : event.peak, 2)}`);
       write(row.delay, delay === null ? "" : `known after ${number(delay, 1)} s`);
       write(row.end, event.open || !event.endReason || event.endReason === "score" ? "" : event.endReason.replaceAll("_", " "));
     }

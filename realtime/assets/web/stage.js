@@ -31,6 +31,13 @@ function planOf({ joints, bones }) {
   };
 }
 
+// Between two colours given as #rrggbb.
+function mixed(one, other, share) {
+  const parts = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  const [a, b] = [parts(one), parts(other)];
+  return `rgb(${a.map((value, i) => Math.round(value + (b[i] - value) * share)).join(" ")})`;
+}
+
 export class Stage {
   constructor(canvas, notice) {
     this.canvas = canvas;
@@ -40,6 +47,7 @@ export class Stage {
     this.colours = null;
     this.view = null; // zoom and middle, moved gently
     this.floor = null;
+    this.labels = new Map(); // track -> where its label is
     this.width = this.height = 0;
     new ResizeObserver(() => this.resize()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (this.colours = null));
@@ -80,6 +88,7 @@ export class Stage {
     c.globalAlpha = alpha;
     for (const figure of figures) this.figure(figure, plan);
     for (const figure of figures) this.label(figure, source);
+    for (const track of this.labels.keys()) if (!persons.some((person) => person.track === track)) this.labels.delete(track);
     c.globalAlpha = 1;
     this.canvas.dataset.figures = figures.length;
     this.canvas.dataset.view = flat ? "picture" : "space";
@@ -102,7 +111,7 @@ export class Stage {
   readColours() {
     const style = getComputedStyle(document.documentElement);
     const get = (name) => style.getPropertyValue(name).trim();
-    return { tracks: Array.from({ length: 8 }, (_, i) => get(`--track-${i}`)), grid: get("--grid"), stage: get("--stage"), ink: get("--ink"), muted: get("--muted"), on: get("--on-track") };
+    return { tracks: Array.from({ length: 8 }, (_, i) => get(`--track-${i}`)), grid: get("--grid"), stage: get("--stage"), ink: get("--ink"), muted: get("--muted"), on: get("--on-track"), shadow: get("--shadow") };
   }
 
   // Joints in units of the picture, drawn in the largest frame of its shape.
@@ -196,8 +205,8 @@ export class Stage {
     for (const { x, z } of figures) {
       const [px, py] = spot(x, z);
       const wide = 0.34 * (FOCAL / z) * this.view.zoom;
-      c.globalAlpha = 0.22 * alpha;
-      c.fillStyle = "#000";
+      c.globalAlpha = alpha;
+      c.fillStyle = this.colours.shadow;
       c.beginPath();
       c.ellipse(px, py, wide, wide * 0.24, 0, 0, 2 * Math.PI);
       c.fill();
@@ -218,14 +227,6 @@ export class Stage {
     const colour = this.colour(person.track);
     const alpha = c.globalAlpha;
     c.lineCap = c.lineJoin = "round";
-    const trunk = plan.trunk.map((i) => at[i]);
-    if (plan.trunk.length === 4 && trunk.every(Boolean)) {
-      c.globalAlpha = alpha * 0.2;
-      c.fillStyle = colour;
-      c.beginPath();
-      trunk.forEach((spot, i) => (i ? c.lineTo(...spot) : c.moveTo(...spot)));
-      c.fill();
-    }
     const stroke = (from, to, wide, paint, strength, dashed = false) => {
       c.globalAlpha = alpha * strength;
       c.strokeStyle = paint;
@@ -238,8 +239,17 @@ export class Stage {
     };
     const lines = plan.lines.filter(({ a, b }) => at[a] && at[b]);
     for (const { a, b, fine } of lines) stroke(at[a], at[b], (fine ? 0.5 : 1) * limb + 4, this.colours.stage, 1);
-    for (const { a, b, fine, left } of lines) {
-      if (sure(a) && sure(b)) stroke(at[a], at[b], (fine ? 0.5 : 1) * limb, colour, left ? 0.72 : 1);
+    const trunk = plan.trunk.map((i) => at[i]);
+    if (plan.trunk.length === 4 && trunk.every(Boolean)) {
+      c.globalAlpha = alpha * 0.2;
+      c.fillStyle = colour;
+      c.beginPath();
+      trunk.forEach((spot, i) => (i ? c.lineTo(...spot) : c.moveTo(...spot)));
+      c.fill();
+    }
+    const far = mixed(colour, this.colours.stage, 0.3); // the left side, so that front and back can be told
+    for (const { a, b, fine, left } of [...lines].sort((one, other) => other.left - one.left)) {
+      if (sure(a) && sure(b)) stroke(at[a], at[b], (fine ? 0.5 : 1) * limb, left ? far : colour, 1);
       else stroke(at[a], at[b], 0.35 * limb, this.colours.muted, 0.7, true);
     }
     c.setLineDash([]);
@@ -265,7 +275,15 @@ export class Stage {
     if (!head) return;
     const neck = middle(plan.neck);
     const radius = Math.max(4, figure.head * this.view.zoom);
+    figure.top = [head[0], head[1] - radius];
     c.globalAlpha = alpha;
+    const disc = (size, paint) => {
+      c.fillStyle = paint;
+      c.beginPath();
+      c.arc(...head, size, 0, 2 * Math.PI);
+      c.fill();
+    };
+    disc(radius + 2, this.colours.stage);
     if (neck) {
       c.strokeStyle = colour;
       c.lineWidth = limb * 0.8;
@@ -274,13 +292,16 @@ export class Stage {
       c.lineTo(...head);
       c.stroke();
     }
-    c.fillStyle = colour;
-    c.strokeStyle = this.colours.stage;
-    c.lineWidth = 2;
-    c.beginPath();
-    c.arc(...head, radius, 0, 2 * Math.PI);
-    c.fill();
-    c.stroke();
+    disc(radius, colour);
+  }
+
+  // Labels follow a little behind, so that they can be read.
+  gently(track, wanted) {
+    const before = this.labels.get(track) ?? wanted;
+    const near = Math.hypot(before[0] - wanted[0], before[1] - wanted[1]) < 160 ? before : wanted;
+    const place = near.map((value, i) => value + (wanted[i] - value) * 0.15);
+    this.labels.set(track, place);
+    return place;
   }
 
   label(figure, source) {
@@ -289,15 +310,16 @@ export class Stage {
     const { track } = figure.person;
     const doing = source.open().filter((event) => event.track === track || event.partner === track);
     const words = doing.map((event) => event.name).join(" + ").slice(0, 48);
-    const radius = figure.head * this.view.zoom;
     const size = this.width < 520 ? 13 : 15;
     c.font = `600 ${size}px system-ui, sans-serif`;
     const shown = words ? `${track}  ${words}` : String(track);
     const wide = c.measureText(shown).width + size * 1.5;
     const tall = size * 1.8;
-    const middle = spots.reduce((sum, spot) => sum + spot[0], 0) / spots.length;
+    const [over, crown] = figure.top ?? spots.reduce((best, spot) => (spot[1] < best[1] ? spot : best));
+    const reach = spots.filter((spot) => Math.abs(spot[0] - over) < wide / 2 + 8).map((spot) => spot[1] - 8);
+    const [middle, top] = this.gently(track, [over, Math.min(crown, ...reach)]); // over the head, and over a raised hand
     const x = Math.min(this.width - wide - 6, Math.max(6, middle - wide / 2));
-    const y = Math.min(this.height - tall - 6, Math.max(6, Math.min(...spots.map((spot) => spot[1])) - radius - tall - 8));
+    const y = Math.min(this.height - tall - 6, Math.max(6, top - tall - 9));
     c.fillStyle = this.colour(track);
     c.beginPath();
     c.roundRect(x, y, wide, tall, tall / 2);

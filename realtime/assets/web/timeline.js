@@ -11,6 +11,7 @@ export class Timeline {
     this.lanes = new Map(); // track -> row
     this.bars = new Map(); // event id and track -> bar
     this.source = null;
+    this.laneWidth = 0;
   }
 
   // Which rows and bars there are; `move` puts them in their places.
@@ -42,6 +43,7 @@ export class Timeline {
       bar.remove();
       this.bars.delete(key);
     }
+    this.laneWidth = this.rows.querySelector(".lane")?.clientWidth ?? 0;
     this.move(source, now);
   }
 
@@ -54,6 +56,7 @@ export class Timeline {
       bar.hidden = end <= 0;
       bar.style.left = `${(100 * begin).toFixed(2)}%`;
       bar.style.width = `${(100 * Math.max(0.4 / 100, end - begin)).toFixed(2)}%`;
+      bar.toggleAttribute("data-narrow", (end - begin) * this.laneWidth < 42);
     }
   }
 
