@@ -61,8 +61,12 @@ class Answers:
         return told
 
     def catch_up(self, families: frozenset[str], now_ns: int) -> bytes:
-        """What brings a reader of /events up to date: the state of everything, then the newest messages themselves."""
-        return b"".join([sse("snapshot", self._latest.state(now_ns)), *self._latest.replay(families)])
+        """What brings a reader of /events up to date: the state of everything, then the newest messages themselves.
+
+        "live" ends it: what comes after that is new.
+        """
+        state = sse("snapshot", self._latest.state(now_ns))
+        return b"".join([state, *self._latest.replay(families), sse("live", b"{}")])
 
     def content(self, path: str, now_ns: int, stats: WebStats, notes: Mapping[str, float]) -> tuple[int, bytes, str]:
         """Status, body and type of what stands at a path; Refusal (404) where nothing does."""

@@ -68,10 +68,14 @@ class Chromium(AbstractContextManager["Chromium"]):
         return answer["result"].get("value")
 
     def wait(self, expression: str, timeout_s: float = 15.0) -> Any:
-        """Waits until an expression is true and returns its value; AssertionError with the page's text otherwise."""
+        """Waits until an expression is true and returns its value; AssertionError with the page's text otherwise.
+
+        As long as the page is not there yet, an expression may fail.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            value = self.ask(expression)
+            answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+            value = None if "exceptionDetails" in answer else answer["result"].get("value")
             if value:
                 return value
             time.sleep(0.05)

@@ -108,7 +108,7 @@ class WatchedLine:
         )
         image = None
         if self.in_picture:
-            z = joints[:, 2]
+            z = np.maximum(joints[:, 2], 0.5)  # joints that the layout cannot have lie at the origin
             image = np.stack([0.5 - 0.6 * joints[:, 0] / z, 0.5 - 0.6 * 16 / 9 * joints[:, 1] / z], -1).astype(
                 np.float32
             )

@@ -25,7 +25,7 @@ const tabs = new Tabs(byId("sources"), (name) => {
 
 function source(name) {
   if (!sources.has(name)) {
-    sources.set(name, new Source(name));
+    sources.set(name, new Source(name, performance.now()));
     shown ??= name;
   }
   return sources.get(name);
@@ -36,6 +36,7 @@ const take = {
     for (const [name, told] of Object.entries(message.sources ?? {})) source(name).takeSnapshot(told, now);
   },
   gap() {}, // a snapshot follows, which says how things stand
+  live() {},
   pose: (message, now) => source(message.source).takePose(message, now),
   status: (message, now) => source(message.source).takeStatus(message, now),
   heartbeat: (message, now, fresh) => source(message.source).takeHeartbeat(message, now, fresh),
@@ -47,19 +48,19 @@ const take = {
 
 function connect() {
   const stream = new EventSource("events");
-  let caughtUpAt = Infinity; // what a stream sends at once after its snapshot was told before
+  let fresh = false; // what comes between a snapshot and "live" was told before
   setConnection(connection === "lost" ? "lost" : "connecting");
   for (const [family, handler] of Object.entries(take)) {
     stream.addEventListener(family, (event) => {
       const now = performance.now();
-      if (family === "snapshot") caughtUpAt = now + 300;
+      if (family === "snapshot" || family === "live") fresh = family === "live";
       let message;
       try {
         message = JSON.parse(event.data);
       } catch {
         return; // one that cannot be read is left out
       }
-      handler(message, now, now > caughtUpAt);
+      handler(message, now, fresh);
       setConnection("open");
       if (family !== "pose") refresh();
     });

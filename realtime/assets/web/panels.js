@@ -41,7 +41,7 @@ export const STATES = {
 export function stateOf(source, now) {
   if (!source) return "unknown";
   if (source.state === "ended" || source.state === "offline") return source.state;
-  if (source.isSilent(now)) return source.heardAt === null ? (source.state ?? "unknown") : "silent";
+  if (source.isSilent(now)) return "silent";
   return STATES[source.state] ? source.state : "online";
 }
 

@@ -12,8 +12,9 @@ const text = (value) => (typeof value === "string" ? value : null);
 const ms = (ns) => (finite(ns) === null ? null : ns / 1e6);
 
 export class Source {
-  constructor(name) {
+  constructor(name, now) {
     this.name = name;
+    this.madeAt = now;
     this.session = null;
     this.state = null;
     this.reason = null;
@@ -30,11 +31,11 @@ export class Source {
   }
 
   silentFor(now) {
-    return this.heardAt === null ? null : now - this.heardAt;
+    return now - (this.heardAt ?? this.madeAt);
   }
 
   isSilent(now) {
-    return this.heardAt === null || now - this.heardAt > SILENT_MS;
+    return this.silentFor(now) > SILENT_MS;
   }
 
   // The capture clock now; it stands still while the source is silent.
