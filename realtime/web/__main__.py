@@ -71,12 +71,12 @@ class Bridge(threading.Thread):
         self._rename, self._subscriber, self._address = name, subscriber, address
         self._server, self._claims, self._say = server, claims, say
         self._told: set[str] = set()
-        self._stop = threading.Event()
+        self._over = threading.Event()
 
     def run(self) -> None:
         """Until stopped."""
         with self._subscriber as subscriber:
-            while not self._stop.is_set():
+            while not self._over.is_set():
                 try:
                     received = subscriber.receive(BREATH_S)
                 except MessageError as error:
@@ -87,7 +87,7 @@ class Bridge(threading.Thread):
 
     def stop(self) -> None:
         """Asks the thread to end."""
-        self._stop.set()
+        self._over.set()
 
     def _pass_on(self, topic: str, payload: bytes) -> None:
         if self._rename is not None:

@@ -156,7 +156,7 @@ export class Tabs {
     this.buttons = new Map();
     bar.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      const all = [...this.buttons.values()];
+      const all = [...this.bar.children];
       const here = all.indexOf(document.activeElement);
       if (!step || here < 0) return;
       event.preventDefault();
@@ -176,8 +176,9 @@ export class Tabs {
         button.setAttribute("role", "tab");
         button.append(element("span", "dot"), element("span", "", name));
         button.addEventListener("click", () => this.choose(name));
+        const after = [...this.buttons.keys()].filter((other) => other > name).sort()[0];
+        this.bar.insertBefore(button, this.buttons.get(after) ?? null);
         this.buttons.set(name, button);
-        this.bar.append(button);
       }
       button.dataset.state = stateOf(source, now);
       button.title = `${name}: ${STATES[button.dataset.state]}`;
