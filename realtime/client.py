@@ -1,4 +1,4 @@
-"""The sockets of whoever reads a bus: a subscriber that counts what it misses, and one that asks for it. A door to zmq."""
+"""The sockets of whoever reads a bus: a subscriber that counts what it misses, a client of replay. A door to zmq."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def connected(
         zmq.RECONNECT_IVL_MAX: 1000,
         zmq.HEARTBEAT_IVL: 1000,
         zmq.HEARTBEAT_TIMEOUT: 3000,
-        zmq.IMMEDIATE: 1,  # nothing waits for a connection that is not there
+        zmq.IMMEDIATE: int(kind == zmq.DEALER),  # no question waits for a connection that is not there
     }
     for option, value in options.items():
         made.setsockopt(option, value)

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from realtime.errors import UsageError
@@ -91,7 +92,7 @@ class Journal:
 
     def _turn_over(self) -> None:
         names = [self._path, *old_files(self._path)]
-        for newer, older in reversed(list(zip(names, names[1:], strict=False))):
+        for newer, older in reversed(tuple(pairwise(names))):
             if newer.exists():
                 newer.replace(older)
         self._file.close()

@@ -26,8 +26,24 @@ from realtime.journal import Journal
 from realtime.listener import Listener, listen_pair
 from realtime.messages import ActionEvent, AnyMessage, Status, encode
 from realtime.outlet_wire import (
-    AGAIN, ANSWER, BOUND, CLOSE, CONFIG, KEEP, MESSAGE, NEWEST, OVER, PUBLISH, PULSE, REFUSED, REQUEST, TELL, Parcel,
-    frame, heard, say,
+    AGAIN,
+    ANSWER,
+    BOUND,
+    CLOSE,
+    CONFIG,
+    KEEP,
+    MESSAGE,
+    NEWEST,
+    OVER,
+    PUBLISH,
+    PULSE,
+    REFUSED,
+    REQUEST,
+    TELL,
+    Parcel,
+    frame,
+    heard,
+    say,
 )  # fmt: skip
 from realtime.wire import family, topic
 
@@ -112,7 +128,7 @@ class Outlet(AbstractContextManager["Outlet"]):
             opening.pop_all()
 
     def open(self) -> None:
-        """Waits until every address is served. Errors: UsageError, AddressError, LineError (the child does not start)."""
+        """Waits until all is served. Errors: UsageError, AddressError; LineError (the child does not start)."""
         deadline = time.monotonic() + OPEN_S
         while (self._child or self._restart_s) and not self._open:
             self._wait(TURN_S)
@@ -123,6 +139,11 @@ class Outlet(AbstractContextManager["Outlet"]):
                     f"the process that holds the sockets did not start ({self.failure or 'it says nothing'}); "
                     "try: python -m realtime.outlet_child"
                 )
+
+    @property
+    def watched(self) -> bool:
+        """Whether a page wants every pose."""
+        return self._spec.http is not None
 
     def publish(self, message: AnyMessage, *, to_bus: bool = True) -> bytes:
         """Sends one message under its own topic and returns its payload; never blocks.

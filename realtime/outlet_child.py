@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -29,8 +29,22 @@ from realtime.errors import LineError, UsageError
 from realtime.history import read_history
 from realtime.journal import read_tail
 from realtime.outlet_wire import (
-    AGAIN, ANSWER, BOUND, CLOSE, CONFIG, MESSAGE, PUBLISH, PULSE, REFUSED, REQUEST, TELL, FrameError, Parcel, Reader,
-    heard, say,
+    AGAIN,
+    ANSWER,
+    BOUND,
+    CLOSE,
+    CONFIG,
+    MESSAGE,
+    PUBLISH,
+    PULSE,
+    REFUSED,
+    REQUEST,
+    TELL,
+    FrameError,
+    Parcel,
+    Reader,
+    heard,
+    say,
 )  # fmt: skip
 from realtime.replay import reply
 from realtime.ring import Ring
@@ -45,6 +59,10 @@ UNSENT_AT_MOST = 1 << 20  # towards a line that does not listen; then control re
 BATCH = 500  # messages taken from one socket before the others have their turn
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
+Socket: TypeAlias = "zmq.Socket[bytes]"
+Serve = Callable[[Socket], None]
+Secure = Callable[[Socket], None] | None
+
 
 class Peers:
     """Counts who is connected to a socket, from what zmq tells of it."""
@@ -54,7 +72,7 @@ class Peers:
         zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     )
 
-    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+    def __init__(self, watched: Socket) -> None:
         self.socket = watched.get_monitor_socket(self._EVENTS | self._FAILED)
         self.socket.setsockopt(zmq.LINGER, 0)
         self._count = 0
@@ -129,10 +147,10 @@ class Child:
         self._ring = Ring()
         self._gate: Any = None  # realtime.zap.Gate
         self._web: Any = None  # realtime.web.WebServer
-        self._publisher: zmq.Socket[bytes] | None = None
+        self._publisher: Socket | None = None
         self._peers: Peers | None = None
-        self._serves: dict[Any, Callable[[zmq.Socket[bytes]], None]] = {}
-        self._control: zmq.Socket[bytes] | None = None
+        self._serves: dict[Any, Serve] = {}
+        self._control: Socket | None = None
         self._asked: OrderedDict[int, list[bytes]] = OrderedDict()  # control requests: number -> who asked
         self._requests = self._subscriptions = 0
         self._told: tuple[int, int] = (0, 0)
@@ -189,40 +207,33 @@ class Child:
             self._ring.started(config["session"], config["following"])
         keys = self._guard(Path(config["keys"])) if config["keys"] else None
         if config["publish"]:
-            self._publisher = self._bound(zmq.XPUB, *config["publish"], HIGH_WATER, self._take_subscriptions, keys)
+            self._publisher = self._bound(zmq.XPUB, config["publish"], HIGH_WATER, self._take_subscriptions, keys)
             self._peers = Peers(self._publisher)
             self._serve(self._peers.socket, lambda _: self._peers.take() if self._peers else None)
         if config["replay"]:
-            self._bound(zmq.ROUTER, *config["replay"], ANSWERS_WAITING, self._answer, keys)
+            self._bound(zmq.ROUTER, config["replay"], ANSWERS_WAITING, self._answer, keys)
         if config["control"]:
-            self._control = self._bound(zmq.ROUTER, *config["control"], ANSWERS_WAITING, self._forward, keys)
+            self._control = self._bound(zmq.ROUTER, config["control"], ANSWERS_WAITING, self._forward, keys)
         if config["http"]:
-            from realtime.web import WebServer
+            from realtime.web import WebServer  # type: ignore[import-not-found]
 
             self._web = WebServer(config["http"])
         self._channel.say(BOUND, http=None if self._web is None else self._web.address)
 
-    def _guard(self, folder: Path) -> Callable[[zmq.Socket[bytes]], None]:
+    def _guard(self, folder: Path) -> Secure:
         """Lets nobody in whose key is not listed; before any socket is bound."""
-        from realtime.keys import Allowed, load_server
-        from realtime.zap import Gate, secure_server
+        from realtime.keys import Allowed, load_server  # type: ignore[import-not-found]
+        from realtime.zap import Gate, secure_server  # type: ignore[import-not-found]
 
         keys = load_server(folder)
         self._gate = Gate(self._context, Allowed(folder))
         self._serve(self._gate.socket, lambda _: self._gate.answer())
         return lambda sock: secure_server(sock, keys)
 
-    def _bound(
-        self,
-        kind: int,
-        descriptor: int,
-        address: str,
-        high_water: int,
-        serve: Callable[[zmq.Socket[bytes]], None],
-        secure: Callable[[zmq.Socket[bytes]], None] | None,
-    ) -> zmq.Socket[bytes]:
+    def _bound(self, kind: int, listening: tuple[int, str], high_water: int, serve: Serve, secure: Secure) -> Socket:
         """A socket that takes over a listening descriptor of the line's."""
-        made: zmq.Socket[bytes] = self._context.socket(kind)
+        descriptor, address = listening
+        made: Socket = self._context.socket(kind)
         options = {
             zmq.USE_FD: descriptor,
             zmq.SNDHWM: high_water,
@@ -243,11 +254,11 @@ class Child:
         self._serve(made, serve)
         return made
 
-    def _serve(self, sock: Any, serve: Callable[[zmq.Socket[bytes]], None]) -> None:
+    def _serve(self, sock: Any, serve: Serve) -> None:
         self._poller.register(sock, zmq.POLLIN)
         self._serves[sock] = serve
 
-    def _take_subscriptions(self, publisher: zmq.Socket[bytes]) -> None:
+    def _take_subscriptions(self, publisher: Socket) -> None:
         """Reads what subscribers sent; unread, it would pile up."""
         for _ in range(BATCH):
             try:
@@ -256,7 +267,7 @@ class Child:
                 return
             self._subscriptions += {b"\x01": 1, b"\x00": -1}.get(told, 0)
 
-    def _answer(self, replay: zmq.Socket[bytes]) -> None:
+    def _answer(self, replay: Socket) -> None:
         """Answers what clients missed. A client that does not read its answers loses them and asks again."""
         for _ in range(BATCH // 10):
             try:
@@ -266,7 +277,7 @@ class Child:
             self._asked_s = time.monotonic()
             replay.send_multipart([*envelope, *reply(request, self._ring)], zmq.NOBLOCK)
 
-    def _forward(self, control: zmq.Socket[bytes]) -> None:
+    def _forward(self, control: Socket) -> None:
         """Gives requests to the line, which decides."""
         for _ in range(BATCH // 10):
             try:

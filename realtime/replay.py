@@ -22,7 +22,7 @@ def reply(request: bytes, ring: Ring) -> list[bytes]:
     try:
         fields = _parsed(request)
         name = fields.get("id")
-        if isinstance(name, str | int) and len(str(name)) > 64 or not isinstance(name, str | int | None):
+        if (isinstance(name, str | int) and len(str(name)) > 64) or not isinstance(name, str | int | None):
             name = None
             raise RequestError("id must be a number or a text of at most 64 characters")
         if fields.get("get") == "last":
@@ -42,7 +42,7 @@ def _parsed(request: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(request)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"not JSON: {str(error):.100}") from error
+        raise RequestError(f"not JSON: {error!s:.100}") from error
     if not isinstance(fields, dict):
         raise RequestError("a request is a JSON object")
     return fields
@@ -51,7 +51,7 @@ def _parsed(request: bytes) -> dict[str, Any]:
 def _last(ring: Ring) -> tuple[dict[str, Any], list[bytes]]:
     parcels = ring.newest()
     messages = [parcel.payload for parcel in parcels]
-    following = {name: 0 for name in ("action", "status")} | ring.following()
+    following = dict.fromkeys(("action", "status"), 0) | ring.following()
     return {"answer": "last", "session": ring.session, "next_seq": following, "count": len(messages)}, messages
 
 

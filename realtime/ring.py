@@ -29,7 +29,7 @@ class Found:
 
 
 class Ring:
-    """The newest messages of each family, bounded by count and by bytes; the oldest of the largest family goes first."""
+    """The newest messages of each family, bounded by count and bytes; the oldest of the largest family goes first."""
 
     def __init__(self, messages: int = MESSAGES_AT_MOST, size: int = BYTES_AT_MOST) -> None:
         self._most, self._largest, self.size = messages, size, 0
@@ -78,7 +78,8 @@ class Ring:
         """Messages `first` to `last` (included), at most `count` and about `size` bytes of them."""
         kept = self._kept.get(family, OrderedDict())
         oldest, following = self._spans.get((session, family), (0, 0))
-        found, total = [], 0
+        found: list[tuple[int, bytes]] = []
+        total = 0
         for seq in range(max(first, oldest), min(last + 1, following)):
             payload = kept.get((session, seq))
             if payload is None:  # it never came this far, as where the disk of a journal was full

@@ -1,4 +1,4 @@
-"""For readers of a bus: `EventSubscriber`, every event in order or a word about what is lost; `Subscriber`, all topics."""
+"""For readers of a bus: `EventSubscriber`, every event or a word about what is lost; `Subscriber`, all topics."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ class EventSubscriber(AbstractContextManager["EventSubscriber"]):
             if answer is not None and answer[0].get("answer") == "last":
                 yield self._joined(*answer)
                 return
-            if asked >= 2 or time.monotonic() - self._heard_s > 2 * ANSWER_S:
-                if self._live.waiting():  # somebody publishes who does not answer
-                    yield Joined(None, snapshot=False)
-                    return
+            unanswered = asked >= 2 or time.monotonic() - self._heard_s > 2 * ANSWER_S
+            if unanswered and self._live.waiting():  # somebody publishes who does not answer
+                yield Joined(None, snapshot=False)
+                return
             yield from self._listen_to_silence()
             yield None
 
@@ -196,9 +196,11 @@ class EventSubscriber(AbstractContextManager["EventSubscriber"]):
         at, begun, recovered = first, first, 0
         while last is None or at <= last:
             answer = yield from self._ask(get="since", family=name, session=session, **{"from": at}, to=last)
-            head, payloads = answer or ({}, [])
+            head: dict[str, Any] = answer[0] if answer else {}
+            payloads: list[bytes] = answer[1] if answer else []
             oldest, following = _number(head, "oldest"), _number(head, "next")
-            if head.get("answer") == "gone" and oldest is not None and at < oldest and oldest <= (oldest if last is None else last):
+            partly = oldest is not None and at < oldest and (last is None or oldest <= last)
+            if head.get("answer") == "gone" and oldest is not None and partly:
                 yield Gap(session, name, at, oldest - 1, oldest - at, 0, "no longer kept")
                 at = begun = oldest
                 continue
