@@ -38,6 +38,7 @@ class Child:
         self._backlog: deque[memoryview] = deque()
         self.backlog = self.dropped = 0
         self.ended, self.silent_s = False, 0.0
+        self.hung = False  # it was ended because it did not answer
         self._looked_s = time.monotonic()
         self._words = os.memfd_create("pcle-live-words", os.MFD_CLOEXEC)  # a pipe would block who fills it
         root = str(Path(__file__).resolve().parents[1])
@@ -126,6 +127,7 @@ class Child:
 
     def kill(self) -> None:
         """Ends it at once; `gone` tells when it is."""
+        self.hung = self.hung or not self.ended
         self.ended = True
         with suppress(ProcessLookupError):
             self._process.kill()

@@ -263,14 +263,13 @@ class Outlet(AbstractContextManager["Outlet"]):
         child.flush()
         if not child.ended and child.silent_s <= (HANG_S if self._open else OPEN_S) and child.backlog <= BACKLOG_FULL:
             return
-        hung = not child.ended
         child.kill()
         if child.gone():  # else at the next look: a large process takes a moment to be taken down
-            self._bury(child, hung, now_s)
+            self._bury(child, now_s)
 
-    def _bury(self, child: Child, hung: bool, now_s: float) -> None:
-        self.failure = "it hung" if hung else _cause(child)
-        again = child.code == AGAIN and not hung
+    def _bury(self, child: Child, now_s: float) -> None:
+        self.failure = "it hung" if child.hung else _cause(child)
+        again = child.code == AGAIN
         if now_s - self._started_s > HEALTHY_S or again:
             self._failures = 0
         pause_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]

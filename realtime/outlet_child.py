@@ -52,6 +52,8 @@ from realtime.ring import Ring
 PULSE_S = 0.2
 LINGER_MS = 500  # how long closing waits for the last messages to leave
 LARGEST_REQUEST = 65_536  # what a stranger may send us in one frame
+HANDSHAKE_MS = 5000
+TOPICS_COUNTED = 10_000
 ANSWERS_WAITING = 8  # of a client that asks and does not read
 REQUESTS_OPEN = 64  # control requests that the line has not answered
 FILES_AT_MOST = 4096
@@ -65,34 +67,29 @@ Secure = Callable[[Socket], None] | None
 
 
 class Peers:
-    """Counts who is connected to a socket, from what zmq tells of it."""
-
-    _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-    _FAILED = (
-        zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    )
+    """Counts who is connected to a socket, from what zmq tells of it. Who does not shake hands is soon cut off."""
 
     def __init__(self, watched: Socket) -> None:
-        self.socket = watched.get_monitor_socket(self._EVENTS | self._FAILED)
+        self.socket = watched.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self._count = 0
+        self._connections: set[int] = set()  # descriptors
 
     @property
     def count(self) -> int:
-        """Connections whose handshake went well."""
-        return max(0, self._count)
+        """Connections that are open."""
+        return len(self._connections)
 
     def take(self) -> None:
         """Reads what was told."""
         for _ in range(BATCH):
             try:
-                event = parse_monitor_message(self.socket.recv_multipart(zmq.NOBLOCK))["event"]
+                told = parse_monitor_message(self.socket.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            if event == zmq.EVENT_DISCONNECTED:  # also of a connection whose handshake failed
-                self._count -= 1
-            elif event != zmq.EVENT_MONITOR_STOPPED:
-                self._count += 1
+            if told["event"] == zmq.EVENT_ACCEPTED:
+                self._connections.add(told["value"])
+            else:
+                self._connections.discard(told["value"])
 
 
 class Channel(logging.Handler):
@@ -152,7 +149,8 @@ class Child:
         self._serves: dict[Any, Serve] = {}
         self._control: Socket | None = None
         self._asked: OrderedDict[int, list[bytes]] = OrderedDict()  # control requests: number -> who asked
-        self._requests = self._subscriptions = 0
+        self._requests = 0
+        self._topics: set[bytes] = set()  # that somebody subscribed to
         self._told: tuple[int, int] = (0, 0)
         self._pulsed_s = 0.0
         self._closing_s: float | None = None  # when to close at the latest
@@ -242,6 +240,7 @@ class Child:
             zmq.IPV6: int("[" in address),
             zmq.MAXMSGSIZE: LARGEST_REQUEST,
             zmq.TCP_KEEPALIVE: 1,
+            zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
             zmq.HEARTBEAT_IVL: 1000,
             zmq.HEARTBEAT_TIMEOUT: 3000,
             zmq.HEARTBEAT_TTL: 3000,
@@ -262,10 +261,13 @@ class Child:
         """Reads what subscribers sent; unread, it would pile up."""
         for _ in range(BATCH):
             try:
-                told = publisher.recv(zmq.NOBLOCK)[:1]
+                told = publisher.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._subscriptions += {b"\x01": 1, b"\x00": -1}.get(told, 0)
+            if told[:1] == b"\x00":
+                self._topics.discard(told[1:])
+            elif told[:1] == b"\x01" and len(self._topics) < TOPICS_COUNTED:
+                self._topics.add(told[1:])
 
     def _answer(self, replay: Socket) -> None:
         """Answers what clients missed. A client that does not read its answers loses them and asks again."""
@@ -306,7 +308,7 @@ class Child:
     def _pulse(self) -> None:
         """Tells the line that we are alive; at once where somebody came or went."""
         now_s = time.monotonic()
-        figures = (self._peers.count if self._peers else 0, self._subscriptions)
+        figures = (self._peers.count if self._peers else 0, len(self._topics))
         if now_s - self._pulsed_s >= (PULSE_S if figures == self._told else PULSE_S / 10):
             self._pulsed_s, self._told = now_s, figures
             refused = 0 if self._gate is None else self._gate.refused
