@@ -31,7 +31,6 @@ from rich.table import Table
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
-from realtime.bus import Subscriber
 from realtime.command import run_command
 from realtime.errors import LineError, UsageError
 from realtime.feed import Change
@@ -44,6 +43,7 @@ from realtime.run import Line, Stop, make_pipeline
 from realtime.schema import Event, Frame
 from realtime.scoring import Engine
 from realtime.source import Source, open_source
+from realtime.subscriber import Subscriber
 from realtime.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parent.parent
