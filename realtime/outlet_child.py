@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from realtime.bus import HIGH_WATER
+from realtime.bus import HIGH_WATER, KEEPALIVE_S
 from realtime.errors import LineError, UsageError
 from realtime.history import read_history
 from realtime.journal import read_tail
@@ -59,6 +59,15 @@ REQUESTS_OPEN = 64  # control requests that the line has not answered
 FILES_AT_MOST = 4096
 UNSENT_AT_MOST = 1 << 20  # towards a line that does not listen; then control requests are refused
 BATCH = 500  # messages taken from one socket before the others have their turn
+# No ZMTP heartbeats where events go out: a subscriber whose queue is full does not answer them, would be cut off and
+# connect again, and libzmq 4.3.5 then aborts the subscriber's program (assertion _input_stopped). TCP asks instead.
+KEEPALIVE = dict(
+    zip(
+        (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT),
+        KEEPALIVE_S,
+        strict=True,
+    )
+)
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -239,12 +248,11 @@ class Child:
             zmq.LINGER: LINGER_MS,
             zmq.IPV6: int("[" in address),
             zmq.MAXMSGSIZE: LARGEST_REQUEST,
-            zmq.TCP_KEEPALIVE: 1,
             zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
-            zmq.HEARTBEAT_IVL: 1000,
-            zmq.HEARTBEAT_TIMEOUT: 3000,
-            zmq.HEARTBEAT_TTL: 3000,
+            **KEEPALIVE,
         }
+        if kind != zmq.XPUB:
+            options |= {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000, zmq.HEARTBEAT_TTL: 3000}
         for option, value in options.items():
             made.setsockopt(option, value)
         if secure is not None:

@@ -151,7 +151,7 @@ def test_a_stopped_child_is_noticed_and_replaced():
         wait_until(restarted(outlet), outlet=outlet)
         assert outlet.failure == "it hung" and outlet._child.pid != pid and not psutil.pid_exists(pid)
         print(calls.check())
-        with Subscriber(outlet.address) as subscriber:
+        with Subscriber(outlet.address, ["action."]) as subscriber:
             assert outlet.wait_for_subscriber(10)
             outlet.publish(action())
             assert subscriber.receive(10).message == action()
