@@ -244,6 +244,7 @@ class Outlet(AbstractContextManager["Outlet"]):
                 http=self.http or self._spec.http,
                 journal=str(self._spec.journal.absolute()) if self._spec.journal else None,
                 history=history,
+                restarts=self.restarts,
                 session=self._history.session,
                 following=self._history.following,
             )

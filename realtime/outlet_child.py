@@ -158,7 +158,7 @@ class Child:
         self._serves: dict[Any, Serve] = {}
         self._control: Socket | None = None
         self._asked: OrderedDict[int, list[bytes]] = OrderedDict()  # control requests: number -> who asked
-        self._requests = 0
+        self._requests = self._restarts = 0
         self._topics: set[bytes] = set()  # that somebody subscribed to
         self._told: tuple[int, int] = (0, 0)
         self._pulsed_s = 0.0
@@ -212,6 +212,7 @@ class Child:
             self._ring.add(parcel)
         if config["session"]:
             self._ring.started(config["session"], config["following"])
+        self._restarts = config["restarts"]
         keys = self._guard(Path(config["keys"])) if config["keys"] else None
         if config["publish"]:
             self._publisher = self._bound(zmq.XPUB, config["publish"], HIGH_WATER, self._take_subscriptions, keys)
@@ -222,7 +223,7 @@ class Child:
         if config["control"]:
             self._control = self._bound(zmq.ROUTER, config["control"], ANSWERS_WAITING, self._forward, keys)
         if config["http"]:
-            from realtime.web import WebServer  # type: ignore[import-not-found]
+            from realtime.web import WebServer
 
             self._web = WebServer(config["http"])
         self._channel.say(BOUND, http=None if self._web is None else self._web.address)
@@ -319,6 +320,8 @@ class Child:
         figures = (self._peers.count if self._peers else 0, len(self._topics))
         if now_s - self._pulsed_s >= (PULSE_S if figures == self._told else PULSE_S / 10):
             self._pulsed_s, self._told = now_s, figures
+            if self._web is not None:
+                self._web.note(subscribers=figures[0], outlet_restarts=self._restarts)
             refused = 0 if self._gate is None else self._gate.refused
             memory_mb = resident_mb()
             self._channel.say(
