@@ -230,8 +230,8 @@ class Child:
 
     def _guard(self, folder: Path) -> Secure:
         """Lets nobody in whose key is not listed; before any socket is bound."""
-        from realtime.keys import Allowed, load_server  # type: ignore[import-not-found]
-        from realtime.zap import Gate, secure_server  # type: ignore[import-not-found]
+        from realtime.keys import Allowed, load_server  # type: ignore[import-not-found, import-untyped]
+        from realtime.zap import Gate, secure_server  # type: ignore[import-not-found, import-untyped]
 
         keys = load_server(folder)
         self._gate = Gate(self._context, Allowed(folder))
