@@ -337,3 +337,9 @@ def test_the_child_loads_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_line_itself_does_not_even_load_zmq():
+    program = "import realtime.run, sys; print('zmq' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import zmq
@@ -16,6 +19,8 @@ from realtime.gap import Gap, GapError, Joined, Refused, Silence
 from realtime.messages import ActionEvent, MessageError, Status, decode, encode
 from realtime.subscriber import EventSubscriber, Item, Subscriber
 from tests.realtime.telling import action, heartbeat, opened, status, unheard
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -335,3 +340,22 @@ def test_a_plain_subscriber_refuses_what_is_nested_too_deeply():
                 plain.receive(5)
             assert plain.refused == 1
     assert isinstance(Refused("x"), Item)
+
+
+def test_the_follower_in_the_docs_runs_as_it_stands():
+    text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    program = text.split("```python\n")[2].split("```")[0]
+    with opened() as outlet:
+        outlet.publish(action(0))
+        program = program.replace("tcp://127.0.0.1:5556", outlet.address)
+        reader = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
+            assert outlet.wait_for_subscriber(20)
+            assert reader.stdout.readline() == "joined; open: ['wave']\n"
+            unheard(outlet, action(1, "update"))
+            outlet.publish(action(2, "end"))
+            told = [reader.stdout.readline() for _ in range(3)]
+        finally:
+            reader.kill()
+            reader.communicate()
+    assert told == ["update wave 0.9\n", "missed, and had again: 1 lost for good: 0\n", "end wave 0.9\n"]
