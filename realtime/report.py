@@ -135,7 +135,7 @@ class Reporter:
     def wait_for_subscriber(self, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> None:
         """Waits until somebody subscribed or `stopped` says true; UsageError where nobody comes."""
         deadline = time.monotonic() + timeout_s
-        while self._outlet is not None and not stopped():
+        while self._outlet is not None and self.address is not None and not stopped():
             left_s = deadline - time.monotonic()
             if self._outlet.wait_for_subscriber(min(max(left_s, 0.0), BREATH_S)):
                 return

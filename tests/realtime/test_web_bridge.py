@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from realtime.bus import Publisher
 from realtime.errors import UsageError
 from realtime.messages import decode
+from realtime.outlet import Outlet
 from realtime.web.__main__ import lines, renamed
+from tests.realtime.telling import opened
 from tests.realtime.watched_line import WatchedLine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,7 @@ def bridge(*flags: str) -> Iterator[tuple[subprocess.Popen, str]]:
         program.communicate()
 
 
-def published(publisher: Publisher, source: str) -> WatchedLine:
+def published(publisher: Outlet, source: str) -> WatchedLine:
     return WatchedLine(lambda topic, payload: publisher.publish(decode(payload)), source)
 
 
@@ -63,7 +64,7 @@ def wait_for(url: str, condition) -> dict:
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_it_shows_a_running_line_and_ends_when_told_to(stop, code):
-    with Publisher("tcp://127.0.0.1:*") as publisher, bridge("--connect", publisher.address) as (program, url):
+    with opened() as publisher, bridge("--connect", publisher.address) as (program, url):
         assert publisher.wait_for_subscriber(20)
         line = published(publisher, "cam0")
         line.status("online")
@@ -79,7 +80,7 @@ def test_it_shows_a_running_line_and_ends_when_told_to(stop, code):
 
 
 def test_two_lines_whose_sources_are_called_alike_need_names():
-    with Publisher("tcp://127.0.0.1:*") as one, Publisher("tcp://127.0.0.1:*") as two:
+    with opened() as one, opened() as two:
         with bridge("--connect", one.address, two.address) as (program, url):
             for publisher in (one, two):
                 assert publisher.wait_for_subscriber(20)
