@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
-import re
 import sys
 import threading
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -23,6 +20,7 @@ import numpy as np
 
 from realtime.body import HIPS, Belief, Landmarks, believe
 from realtime.errors import LineError, UsageError
+from realtime.quiet import quiet_stderr
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import BLAZEPOSE_33, KINECT_V2_25, convert, mapping
 from realtime.smooth import OneEuro
@@ -34,12 +32,6 @@ KINECT_AXES = np.array([-1, -1, 1], np.float32)  # from x right, y down, z away:
 LOOK_AGAIN_NS = SECOND_NS
 BLACK = np.zeros((64, 64, 3), np.uint8)
 FAILURES_IN_A_ROW = 3
-CHATTER = re.compile(
-    rb"^(INFO: Created TensorFlow Lite|WARNING: All log messages before absl"
-    rb"|[WI]\d{4} .*(inference_feedback_manager|landmark_projection_calculator|gl_context)\w*\.cc:\d+\])"
-)
-
-_stderr_lock = threading.Lock()
 
 
 class PassThrough:
@@ -246,32 +238,3 @@ def refuse_foreign_models(root: Path) -> None:
         raise UsageError(
             f"MediaPipe would take its models from {here.absolute()} and not from {root}: start in another folder"
         )
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Takes MediaPipe's start-up lines out of stderr; every other line comes through when the block ends.
-
-    Its C++ side knows no log level, so file descriptor 2 itself is turned away, for the whole process, one block
-    at a time.
-    """
-    with _stderr_lock:
-        try:
-            sys.stderr.flush()
-            real = os.dup(2)
-        except (OSError, ValueError, AttributeError):  # a program with no stderr has nothing to keep quiet
-            real = None
-        if real is None:
-            yield
-            return
-        with open(os.memfd_create("stderr"), "w+b") as caught:
-            os.dup2(caught.fileno(), 2)
-            try:
-                yield
-            finally:
-                os.dup2(real, 2)
-                os.close(real)
-                caught.seek(0)
-                rest = b"".join(line for line in caught if not CHATTER.match(line))
-                with suppress(OSError):
-                    os.write(2, rest)
