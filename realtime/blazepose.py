@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from realtime.body import Landmarks
+from realtime.schema import SECOND_NS
 
 DETECTOR_SIZE, CROP_SIZE = 224, 256
 BODY, ALL = 33, 39
@@ -20,6 +21,7 @@ _DETECTED_LOGIT = 0.0  # a score of 0.5
 _OVERLAP = 0.3  # detections that overlap more are one body
 _MARGIN = 1.25  # a region of interest is this much larger than the circle around the body
 _HEAT, _NEAR, _HEATED = 64, 9, 0.5  # cells of the heat map, of its part that is looked at, and the least peak in it
+_MIN_CUTOFF, _BETA, _SPEED_CUTOFF = 0.01, 10.0, 1.0  # Hz, Hz per diameter a second, Hz
 _STEPS = np.arange(_NEAR) - _NEAR // 2
 
 
@@ -108,10 +110,57 @@ def whole(width: int, height: int) -> Region:
     return Region(np.array((width / 2, height / 2), np.float32), float(max(width, height)), 0.0)
 
 
+def views(width: int, height: int) -> tuple[Region, ...]:
+    """Squares to look for bodies in, in turn: the whole picture, and parts of it.
+
+    The detector was made for one body that fills the picture. Of several it sees the smaller ones only in a square
+    that they fill better.
+    """
+    across = np.array((1.0, 0.0) if width >= height else (0.0, 1.0), np.float32)
+    short, long = min(width, height), max(width, height)
+    found = [whole(width, height)]
+    for part, count in ((1.0, 3), (0.7, 4)):
+        side = part * short
+        steps = np.linspace(-0.5, 0.5, count, dtype=np.float32) * (long - side)
+        found += [Region(found[0].centre + step * across, side, 0.0) for step in steps]
+    return tuple(found)
+
+
 def region(hips: np.ndarray, top: np.ndarray) -> Region:
     """The region of interest of a body whose circle has its middle at hips (2,) and passes through top (2,)."""
     x, y = (top - hips).tolist()
     return Region(hips, 2 * float(np.hypot(x, y)) * _MARGIN, float(np.pi / 2 - np.arctan2(-y, x)))
+
+
+class SteadyRegion:
+    """The region of interest of one body from frame to frame, as steady as MediaPipe's own.
+
+    MediaPipe smooths the two points that make it, whatever is asked for the landmarks; without that the landmarks
+    themselves tremble more. Its One-Euro filter, in its own discrete form, but by capture time.
+    """
+
+    def __init__(self) -> None:
+        self._captured_ns: int | None = None
+        self._raw = self._speed = self._value = np.zeros((2, 2))
+
+    def __call__(self, circle: np.ndarray, captured_ns: int) -> Region:
+        """The region for the next frame from a body's circle (2, 2) in this one; captured_ns must grow."""
+        raw = circle.astype(np.float64)
+        if self._captured_ns is None:
+            self._value = raw
+        else:
+            seconds = (captured_ns - self._captured_ns) / SECOND_NS
+            diameter = max(2 * float(np.hypot(*(raw[1] - raw[0]))), 1e-6)
+            speed = (raw - self._raw) / (diameter * seconds)
+            self._speed = self._speed + _part(_SPEED_CUTOFF, seconds) * (speed - self._speed)
+            cutoff = _MIN_CUTOFF + _BETA * np.abs(self._speed)
+            self._value = self._value + _part(cutoff, seconds) * (raw - self._value)
+        self._captured_ns, self._raw = captured_ns, raw
+        return region(self._value[0], self._value[1])
+
+
+def _part(cutoff: float | np.ndarray, seconds: float) -> float | np.ndarray:
+    return 1 / (1 + 1 / (2 * np.pi * seconds * cutoff))
 
 
 def crop_matrix(one: Region, size: int) -> np.ndarray:
@@ -140,9 +189,7 @@ def decode_landmarks(raw: np.ndarray, presence: float, heat: np.ndarray, world: 
     places = in_picture(refine(values[:, :2] / CROP_SIZE, heat), one)
     cos, sin = np.cos(one.angle), np.sin(one.angle)
     upright = world.reshape(ALL, 3)[:BODY] @ np.array(((cos, sin, 0), (-sin, cos, 0), (0, 0, 1)), np.float32)
-    return Found(
-        float(presence), places[:BODY], upright, _sigmoid(values[:BODY, 3]), places[BODY : BODY + 2]
-    )
+    return Found(float(presence), places[:BODY], upright, _sigmoid(values[:BODY, 3]), places[BODY : BODY + 2])
 
 
 def refine(points: np.ndarray, heat: np.ndarray) -> np.ndarray:

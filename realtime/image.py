@@ -43,7 +43,7 @@ class SquareCrop:
     def __init__(self, size: int, low: float, high: float, spread: bool) -> None:
         self._size = size
         self._border = cv2.BORDER_REPLICATE if spread else cv2.BORDER_CONSTANT
-        self._values = np.linspace(low, high, 256).astype(np.float32)
+        self._gain, self._low = np.float32((high - low) / 255), np.float32(low)
         self._bytes = np.empty((size, size, 3), np.uint8)
         self._input = np.empty((1, size, size, 3), np.float32)
 
@@ -54,6 +54,9 @@ class SquareCrop:
         """
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         size = (self._size, self._size)
+        # MediaPipe's own way to cut: warpAffine saves 0.15 ms and lays the pixels a little differently.
         cv2.warpPerspective(picture, matrix, size, dst=self._bytes, flags=flags, borderMode=self._border)
-        cv2.LUT(self._bytes, self._values, dst=self._input[0])
+        np.multiply(self._bytes, self._gain, out=self._input[0])
+        if self._low:
+            self._input += self._low
         return self._input
