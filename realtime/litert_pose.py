@@ -49,7 +49,7 @@ class LiteRtPose:
         for followed in self._follower.find(rgb, frame.captured_ns):
             assert followed.found is not None
             landmarks = followed.found.landmarks(width, height, KINECT_AXES)
-            belief = believe(landmarks)
+            belief = believe(landmarks, followed.part)
             followed.judge(belief is not Belief.NONE, frame.captured_ns)
             found.append((landmarks, belief))
         return self._poses(frame, found, width, height)
