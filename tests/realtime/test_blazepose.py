@@ -15,7 +15,9 @@ STEP = 33_333_333  # ns
 def test_anchors_are_the_centres_of_three_grids() -> None:
     anchors = blazepose.anchors()
     assert anchors.shape == (28 * 28 * 2 + 14 * 14 * 2 + 7 * 7 * 6, 2)
-    np.testing.assert_allclose(anchors[[0, 1, 2, -1]], [(1 / 56, 1 / 56), (1 / 56, 1 / 56), (3 / 56, 1 / 56), (13 / 14,) * 2])
+    np.testing.assert_allclose(
+        anchors[[0, 1, 2, -1]], [(1 / 56, 1 / 56), (1 / 56, 1 / 56), (3 / 56, 1 / 56), (13 / 14,) * 2]
+    )
     assert anchors.min() > 0 and anchors.max() < 1
 
 
@@ -26,7 +28,7 @@ def test_a_detection_is_read_about_its_anchor() -> None:
     found = blazepose.decode_detections(raw, logits)
     anchor = blazepose.anchors()[100]
     assert found.scores == pytest.approx([1 / (1 + np.exp(-2))])
-    np.testing.assert_allclose(found.boxes[0], [*(anchor + (0, -0.05)), *(anchor + (0.2, 0.05))], atol=1e-6)
+    np.testing.assert_allclose(found.boxes[0], np.tile(anchor, 2) + (0, -0.05, 0.2, 0.05), atol=1e-6)
     np.testing.assert_allclose(found.points[0, :2], [anchor, anchor - (0, 0.5)], atol=1e-6)
     nobody = blazepose.decode_detections(raw, np.full(2254, -1e9, np.float32))
     assert nobody.scores.shape == (0,) and nobody.points.shape == (0, 4, 2)

@@ -37,7 +37,10 @@ def pictures(shared: Path) -> Pictures:
 
     def read(name: str, count: int) -> list[np.ndarray]:
         with av.open(str(shared / "videos" / name)) as container:
-            return [frame.to_ndarray(format="bgr24") for _, frame in zip(range(count), container.decode(video=0))]
+            return [
+                frame.to_ndarray(format="bgr24")
+                for _, frame in zip(range(count), container.decode(video=0), strict=False)
+            ]
 
     return read
 
@@ -94,7 +97,12 @@ def test_poses_are_those_of_the_mediapipe_stage_in_another_place(pictures: Pictu
     ours = play(images, LiteRtPose(1))
     assert [len(poses) for poses in ours] == [len(poses) for poses in theirs]
     mine, his = ours[-1][0], theirs[-1][0]
-    assert (mine.index, mine.captured_ns, mine.track, mine.layout) == (his.index, his.captured_ns, his.track, his.layout)
+    assert (mine.index, mine.captured_ns, mine.track, mine.layout) == (
+        his.index,
+        his.captured_ns,
+        his.track,
+        his.layout,
+    )
     np.testing.assert_allclose(mine.joints - mine.joints[0], his.joints - his.joints[0], atol=0.02)
     np.testing.assert_allclose(mine.image_joints, his.image_joints, atol=0.02)
     np.testing.assert_allclose(mine.confidence, his.confidence, atol=0.05)
@@ -226,9 +234,8 @@ def test_the_place_comes_from_the_picture_and_the_size() -> None:
 def test_a_trembling_distance_does_not_reach_the_posture() -> None:
     rng = np.random.default_rng(0)
     joints = rng.normal(0, 0.3, (33, 3)).astype(np.float32)
-    person, out = Person(1), []
-    for i in range(90):
-        out.append(person.steady(joints, np.array((0, 0, 3 + rng.normal(0, 0.05)), np.float32), (i + 1) * STEP))
-    moved = np.array(out)
+    person = Person(1)
+    places = np.array((0, 0, 3), np.float32) + rng.normal(0, 0.05, (90, 1)).astype(np.float32) * (0, 0, 1)
+    moved = np.array([person.steady(joints, place, (i + 1) * STEP) for i, place in enumerate(places)])
     assert np.abs((moved - moved[:, :1]) - (joints - joints[0])).max() < 1e-5
     assert moved[30:, 0, 2].std() < 0.02
