@@ -29,6 +29,7 @@ from realtime.finder import Follower
 from realtime.image import SmallRgb
 from realtime.litert_pose import LiteRtPose
 from realtime.person import KINECT_AXES
+from realtime.pipeline import FindsPoses
 from realtime.pose import MediaPipePose
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import KINECT_V2_25
@@ -107,6 +108,7 @@ def pictures(video: Path, frames: int) -> Iterator[Frame]:
 def compare(video: Path, frames: int, threads: int) -> Found:
     """Runs both over one video."""
     theirs, ours, graph = MediaPipePose(), LiteRtPose(1, threads), MediaPipePose()
+    stages: tuple[FindsPoses, ...] = (theirs, ours)
     follower, small = Follower(1, threads), SmallRgb()
     found = Found([], [], ([], []), (Clock(), Clock()))
     for frame in pictures(video, frames):
@@ -120,7 +122,7 @@ def compare(video: Path, frames: int, threads: int) -> Found:
                 mine = body.found.landmarks(*size, KINECT_AXES)
                 found.apart_px.append(float(np.linalg.norm((mine.image - result.image) * size, axis=1).mean()))
                 found.apart_mm.append(1000 * float(np.linalg.norm(mine.world - result.world, axis=1).mean()))
-        poses = [clock(partial(stage.find, frame)) for clock, stage in zip(found.cost, (theirs, ours), strict=True)]
+        poses = [clock(partial(stage.find, frame)) for clock, stage in zip(found.cost, stages, strict=True)]
         if all(poses):
             for kept, (pose, *_) in zip(found.joints, poses, strict=True):
                 kept.append(about_hips(pose))

@@ -28,7 +28,7 @@ def test_a_detection_is_read_about_its_anchor() -> None:
     found = blazepose.decode_detections(raw, logits)
     anchor = blazepose.anchors()[100]
     assert found.scores == pytest.approx([1 / (1 + np.exp(-2))])
-    np.testing.assert_allclose(found.boxes[0], np.tile(anchor, 2) + (0, -0.05, 0.2, 0.05), atol=1e-6)
+    np.testing.assert_allclose(found.boxes[0], np.add(np.tile(anchor, 2), (0, -0.05, 0.2, 0.05)), atol=1e-6)
     np.testing.assert_allclose(found.points[0, :2], [anchor, anchor - (0, 0.5)], atol=1e-6)
     nobody = blazepose.decode_detections(raw, np.full(2254, -1e9, np.float32))
     assert nobody.scores.shape == (0,) and nobody.points.shape == (0, 4, 2)
