@@ -293,7 +293,7 @@ def decode(payload: bytes | str) -> AnyMessage:
     """The message of the type that its "schema" names; MessageError says what is wrong and where."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deeply
         hint = "; JSON has no NaN, write null for a missing coordinate" if "NaN" in str(payload) else ""
         raise MessageError(f"not a message of pcle-live: {error}{hint}") from error
 

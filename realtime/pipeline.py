@@ -15,10 +15,14 @@ STAGES = ("pose", "window", "model", "decoder")
 
 
 class FindsPoses(Protocol):
-    """The pose stage. refused: frames that were no good; gated: finds that are not believed a body."""
+    """The pose stage.
+
+    refused: frames that were no good; gated: finds that are not believed a body; crowded: bodies beyond those followed.
+    """
 
     refused: int
     gated: int
+    crowded: int
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this frame, none where nobody is seen or the frame is no good."""
@@ -81,6 +85,16 @@ class Pipeline:
     def refused(self) -> int:
         """Pictures turned away by the pose stage, joints and poses by the window stage."""
         return self._pose.refused + self._windows.refused + self._windows.late + self._windows.crowded
+
+    @property
+    def crowded(self) -> int:
+        """Poses of people beyond those that are followed."""
+        return self._windows.crowded + self._pose.crowded
+
+    @property
+    def most_persons(self) -> int:
+        """How many people are followed at most."""
+        return self._windows.max_tracks
 
     @property
     def gated(self) -> int:

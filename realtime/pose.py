@@ -35,7 +35,7 @@ FAILURES_IN_A_ROW = 3
 class PassThrough:
     """The pose stage of sources that bring poses themselves."""
 
-    refused = gated = 0
+    refused = gated = crowded = 0
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The frame's own poses."""
@@ -72,7 +72,7 @@ class MediaPipePose:
         self._believed_ns = 0
         self._thread: int | None = None
         self._failures = 0
-        self.refused = self.gated = self.rebuilt = 0
+        self.refused = self.gated = self.crowded = self.rebuilt = 0
         self._graph = self._build()
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from realtime.bundle import Bundle
-from realtime.bus import Numbers, Publisher
+from realtime.bus import Numbers
 from realtime.clock import Clock
 from realtime.errors import LineError, UsageError
 from realtime.feed import SourceInfo
+from realtime.journal import LineFile
 from realtime.messages import (
     Action,
     ActionEvent,
@@ -28,6 +31,7 @@ from realtime.messages import (
     encode,
 )  # fmt: skip
 from realtime.meter import Reading
+from realtime.outlet import Outlet, OutletSpec, Request
 from realtime.pipeline import Step
 from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
@@ -36,6 +40,33 @@ from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
 
 BREATH_S = 0.2  # how often a wait looks whether it is to stop
+
+log = logging.getLogger(__name__)
+
+
+class Tells(Protocol):
+    """Where messages leave the line; realtime.outlet.Outlet, or one of a test."""
+
+    address: str | None
+
+    @property
+    def watched(self) -> bool:
+        """Whether a page wants every pose."""
+
+    def publish(self, message: AnyMessage, *, to_bus: bool = True) -> bytes:
+        """Sends one message and returns its payload."""
+
+    def tend(self) -> list[Request]:
+        """Looks after the sockets."""
+
+    def answer(self, request: Request, reply: dict[str, Any]) -> None:
+        """Answers a control request."""
+
+    def troubles(self) -> list[str]:
+        """What went wrong and is to be told."""
+
+    def wait_for_subscriber(self, timeout_s: float) -> bool:
+        """Whether somebody subscribed within the time."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +86,21 @@ class Outputs:
 class Reporter:
     """Turns what the line decides into messages and sends them. Close it to finish its files.
 
-    A file that cannot be written raises LineError once, when everything else of that step was told; it is left
-    alone from then on, so the ends that follow still reach the bus.
+    A file that cannot be written is left alone from then on, and the rest goes on being told. Of a live source that
+    is one status message and one line here, and `failures` says it again at the end; of a file it raises LineError
+    once, when everything else of that step was told. A journal that fails never ends a line.
     """
 
     def __init__(
-        self, outputs: Outputs, bundle: Bundle, backend: str, info: SourceInfo, precision: str = "fp32"
+        self,
+        outputs: Outputs,
+        bundle: Bundle,
+        backend: str,
+        info: SourceInfo,
+        precision: str = "fp32",
+        outlet: Tells | None = None,
     ) -> None:
+        """outlet: where to publish, closed by whoever made it; without one, `outputs.publish` is opened here."""
         self._outputs, self._info, self._classes = outputs, info, bundle.classes
         self._bundle, self._fps = bundle, bundle.fps
         self._clock, self._begun = Clock.now(), False
@@ -71,25 +110,34 @@ class Reporter:
         self._model = _model(bundle, backend, precision)
         self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
         self._windows: dict[int, Window] = {}
+        self._state: State | None = None
+        self._begun_ns = time.monotonic_ns()
+        self._last_beat: dict[str, Any] | None = None
         self._failure: LineError | None = None
+        self._troubles: list[str] = []
+        self.failures: list[str] = []  # what could not be written, for the end of the program
         self._stack = ExitStack()
         with ExitStack() as opening:  # what was opened before one fails is closed again
-            self._bus = opening.enter_context(Publisher(outputs.publish)) if outputs.publish else None
-            self._events = opening.enter_context(_EventFile(outputs.events)) if outputs.events else None
+            self._outlet: Tells | None = outlet
+            if outlet is None and outputs.publish:
+                own = opening.enter_context(Outlet(OutletSpec(outputs.publish)))
+                own.open()
+                self._outlet = own
+            self._events = opening.enter_context(LineFile(outputs.events, "events")) if outputs.events else None
             self._recording = opening.enter_context(_recording(outputs.record)) if outputs.record else None
             self._stack = opening.pop_all()
 
     @property
     def address(self) -> str | None:
         """Where subscribers connect."""
-        return self._bus.address if self._bus else None
+        return self._outlet.address if self._outlet else None
 
     def wait_for_subscriber(self, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> None:
         """Waits until somebody subscribed or `stopped` says true; UsageError where nobody comes."""
         deadline = time.monotonic() + timeout_s
-        while self._bus is not None and not stopped():
+        while self._outlet is not None and not stopped():
             left_s = deadline - time.monotonic()
-            if self._bus.wait_for_subscriber(min(max(left_s, 0.0), BREATH_S)):
+            if self._outlet.wait_for_subscriber(min(max(left_s, 0.0), BREATH_S)):
                 return
             if left_s <= 0:
                 raise UsageError(
@@ -105,7 +153,7 @@ class Reporter:
             self._people[pose.track] = (pose, self._people.get(pose.track, (pose, frame.captured_ns))[1])
         for window in step.windows:
             self._windows[window.track] = window
-        if self._recording is not None or self._outputs.poses:
+        if self._recording is not None or self._outputs.poses or (self._outlet and self._outlet.watched):
             self._tell_poses(step)
         if self._outputs.scores:
             for scores in step.scores:
@@ -125,13 +173,13 @@ class Reporter:
         told = [self._tell(event, latency) for event in step.events]
         self.reset(step.lost, frame.captured_ns, "the person was not seen for more than 0.5 s")
         self._forget(frame.captured_ns)
-        self._raise_failure()
+        self._settle()
         return told
 
     def events(self, events: Sequence[Event]) -> list[ActionEvent]:
         """Tells events that no frame decided: the ends at closing."""
         told = [self._tell(event, Latency()) for event in events]
-        self._raise_failure()
+        self._settle()
         return told
 
     def reset(self, tracks: Sequence[int], captured_ns: int, reason: str) -> None:
@@ -147,6 +195,8 @@ class Reporter:
 
     def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
+        if state != "window_reset":
+            self._state = state
         self._publish(
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
@@ -155,22 +205,42 @@ class Reporter:
             )
         )  # fmt: skip
 
-    def heartbeat(self, reading: Reading, drops: int, refused: int, open_events: Sequence[Event], persons: int) -> None:
+    def heartbeat(
+        self,
+        reading: Reading,
+        drops: int,
+        refused: int,
+        open_events: Sequence[Event],
+        persons: int,
+        reconnects: int = 0,
+    ) -> None:
         """Tells that the line is alive, and how fast."""
+        self._last_beat = {
+            "frame_age_ms": _percentiles(reading.frame_age_ms) if reading.frame_age_ms else None,
+            "drops": drops, "refused": refused, "reconnects": reconnects,
+            "stage_ms": {name: _percentiles(pair) for name, pair in reading.stage_ms.items()},
+        }  # fmt: skip
+        opened = tuple(OpenEvent(id=e.id, track=e.track, action=e.action) for e in open_events)
+        self._beat(fps=round(reading.fps, 2), open_events=opened, persons=persons, **self._last_beat)
+
+    def _beat(self, **fields: Any) -> None:
+        seq = self._numbers.take("heartbeat")
+        following = self._numbers.next
+        if not self._outputs.poses:  # numbered for a recording or a page; no subscriber misses them
+            following.pop("pose", None)
         self._publish(
             Heartbeat(
-                session=self._numbers.session, seq=self._numbers.take("heartbeat"), source=self._info.id,
-                time=moment(time.monotonic_ns(), self._clock), fps=round(reading.fps, 2),
-                frame_age_ms=_percentiles(reading.frame_age_ms) if reading.frame_age_ms else None,
-                drops=drops, refused=refused,
-                stage_ms={name: _percentiles(pair) for name, pair in reading.stage_ms.items()},
-                open_events=tuple(OpenEvent(id=e.id, track=e.track, action=e.action) for e in open_events),
-                persons=persons, next_seq=self._numbers.next,
+                session=self._numbers.session, seq=seq, source=self._info.id, next_seq=following, state=self._state,
+                time=moment(time.monotonic_ns(), self._clock), memory_mb=_memory_mb(),
+                uptime_s=round((time.monotonic_ns() - self._begun_ns) / 1e9, 1), **fields,
             )
         )  # fmt: skip
 
     def close(self) -> None:
-        """Lets the last messages leave and finishes the files."""
+        """Tells the numbers once more, so that a lost last message shows; then finishes the files."""
+        last, self._last_beat = self._last_beat, None
+        if last is not None:
+            self._beat(fps=None, open_events=(), persons=0, **last)
         self._stack.close()
 
     def _forget(self, now_ns: int) -> None:
@@ -178,7 +248,32 @@ class Reporter:
         for track in [t for t, (pose, _) in self._people.items() if abs(now_ns - pose.captured_ns) > RESET_GAP_NS]:
             del self._people[track]
 
-    def _raise_failure(self) -> None:
+    def tend(self) -> list[Request]:
+        """Looks after the outlet, at least every 0.2 s; returns control requests, to be given to `answer`."""
+        requests = self._outlet.tend() if self._outlet else []
+        self._settle()
+        return requests
+
+    def answer(self, request: Request, reply: dict[str, Any]) -> None:
+        """Answers a control request."""
+        if self._outlet is not None:
+            self._outlet.answer(request, reply)
+
+    def _failed(self, error: LineError) -> None:
+        """A file of ours cannot be written: the end of a file's line, and a word about a live one."""
+        if self._info.live:
+            self._troubles.append(str(error))
+        else:
+            self._failure = error
+
+    def _settle(self) -> None:
+        """Tells what went wrong since the last time, or raises it."""
+        self._troubles += self._outlet.troubles() if self._outlet else []
+        while self._troubles:
+            trouble = self._troubles.pop(0)
+            self.failures.append(trouble)
+            log.warning("%s", trouble)
+            self.status(self._state or "online", time.monotonic_ns(), trouble)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -194,9 +289,10 @@ class Reporter:
                 with _disk(self._outputs.record):
                     self._recording.write(message)
             except LineError as error:
-                self._recording, self._failure = None, error
-        if self._outputs.poses:
-            self._publish(message)
+                self._recording = None
+                self._failed(error)
+        if self._outlet is not None and (self._outputs.poses or self._outlet.watched):
+            self._outlet.publish(message, to_bus=self._outputs.poses)
 
     def _tell(self, event: Event, latency: Latency) -> ActionEvent:
         seen, window = self._people.get(event.track), self._windows.get(event.track)
@@ -212,11 +308,12 @@ class Reporter:
                 with _disk(self._outputs.events):
                     self._events.write(payload + b"\n")
             except LineError as error:
-                self._events, self._failure = None, error
+                self._events = None
+                self._failed(error)
         return message
 
     def _publish(self, message: AnyMessage) -> bytes:
-        return self._bus.publish(message) if self._bus is not None else encode(message)
+        return self._outlet.publish(message) if self._outlet is not None else encode(message)
 
 
 def _model(bundle: Bundle, backend: str, precision: str) -> Model:
@@ -234,6 +331,15 @@ def _disk(path: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise LineError(f"cannot write {path}: {error.strerror}; free some space or name another file") from error
+
+
+def _memory_mb() -> float | None:
+    """Resident memory of this process; None where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+    except OSError:
+        return None
 
 
 def _percentiles(pair: tuple[float, float]) -> Percentiles:
@@ -255,34 +361,3 @@ def _recording(path: Path) -> Iterator[RecordingWriter]:
             )
     with _disk(path), RecordingWriter(path) as writer:
         yield writer
-
-
-class _EventFile:
-    """A file that events are added to, unbuffered; each line is whole or absent."""
-
-    def __init__(self, path: Path) -> None:
-        """UsageError where it cannot be opened for writing."""
-        try:
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write events to {path}: {error.strerror}; name a file that can be written"
-            ) from error
-
-    def write(self, line: bytes) -> None:
-        """Adds one line; OSError where it does not fit, and then nothing of it is there."""
-        size, left = os.fstat(self._file.fileno()).st_size, line
-        try:
-            while left:  # a disk that gets full takes a part first
-                left = left[self._file.write(left) :]
-        except OSError:
-            if len(left) < len(line):
-                with suppress(OSError):  # a pipe takes nothing back
-                    self._file.truncate(size)
-            raise
-
-    def __enter__(self) -> _EventFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

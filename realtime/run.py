@@ -61,6 +61,9 @@ exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine r
 """
 
 
+CROWD_S = 60.0  # how often it is said that more people are in view than are followed
+
+
 class Stop:
     """What ends the loop from outside: Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C ends at once."""
 
@@ -109,6 +112,7 @@ class Line:
         self._terminal, self._stop = terminal, stop
         self._meter = Meter()
         self._persons: tuple[int, int] = (0, 0)
+        self._crowded: tuple[int, float] = (0, 0.0)  # poses turned away so far, and when that may be said again
         self._now_ns = time.monotonic_ns()
 
     def run(self, duration_s: float | None, waits: bool = False) -> int:
@@ -181,8 +185,21 @@ class Line:
         reading = self._meter.read(paced)
         refused = self._source.refused + self._source.corrupt + self._pipeline.refused
         persons = self._persons[0] if reading.fps else 0
-        self._reporter.heartbeat(reading, self._source.dropped, refused, self._pipeline.open_events, persons)
+        self._reporter.heartbeat(
+            reading, self._source.dropped, refused, self._pipeline.open_events, persons, self._source.reconnects
+        )
+        self._warn_of_crowd()
         self._terminal.beat(reading, self._source.dropped, refused, persons, self._pipeline.gated)
+
+    def _warn_of_crowd(self) -> None:
+        """At most once a minute while more people are in view than are followed."""
+        crowded, now = self._pipeline.crowded, time.monotonic()
+        if crowded > self._crowded[0] and now >= self._crowded[1]:
+            most = self._pipeline.most_persons
+            reason = f"more people are in view than the {most} that are followed; --persons N follows more"
+            self._reporter.status("online", self._now_ns, reason)
+            self._terminal.say(reason)
+            self._crowded = (crowded, now + CROWD_S)
 
     def _finish(self, reason: EndReason, state: State, why: str | None) -> None:
         """Ends every open event, tells the last state and frees everything; also after an error."""

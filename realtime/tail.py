@@ -12,15 +12,28 @@ from typing import Annotated
 
 import tyro
 
-from realtime.bus import DEFAULT_ADDRESS, Received, Subscriber
+from realtime.bus import DEFAULT_ADDRESS
 from realtime.command import run_command
 from realtime.errors import SourceError, UsageError
-from realtime.messages import ActionEvent, Heartbeat, MessageError, PoseMessage, ScoresMessage, Status
+from realtime.gap import Gap, Joined, Refused, Silence
+from realtime.messages import (
+    ActionEvent,
+    AnyMessage,
+    Heartbeat,
+    MessageError,
+    PoseMessage,
+    ScoresMessage,
+    Status,
+    encode,
+)
+from realtime.subscriber import EventSubscriber, Item, Subscriber
+from realtime.wire import topic
 
 EXAMPLES = """examples:
   python -m realtime.tail                                    events and status of the line on this machine
   python -m realtime.tail tcp://127.0.0.1:5557 --pretty      another address, one short line each
   python -m realtime.tail --topics action.cam0.start.        only starts of one camera
+  python -m realtime.tail --recover                          every event and status, also what was missed on the way
   python -m realtime.tail --topics pose. > poses.jsonl       poses, to be played again: realtime.run --source -
   python -m realtime.tail --count 1 --timeout-s 5            is the line alive? exit code 4 if not
 """
@@ -34,6 +47,8 @@ class Tail:
     """Where the line publishes (its --pub)."""
     topics: tuple[str, ...] = ("action.", "status.")
     """Topic prefixes. Also: heartbeat. scores. pose. Narrower: action.cam0. (with its dot: cam1 is part of cam10)."""
+    recover: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Ask the line for messages that were missed, and say what is lost for good; events and status only."""
     count: int | None = None
     """Stop after so many messages (default: never)."""
     timeout_s: float | None = None
@@ -49,6 +64,8 @@ def tail(options: Tail) -> int:
             raise UsageError(f"{name} must be above 0, got {value}")
     if not options.topics:
         raise UsageError("--topics needs at least one prefix, such as action.")
+    if options.recover:
+        return follow(options)
     printed = 0
     with Subscriber(options.address, options.topics) as subscriber:
         while options.count is None or printed < options.count:
@@ -61,15 +78,57 @@ def tail(options: Tail) -> int:
                 break
             if received.lost:
                 print(f"lost: {received.lost} messages before this one", file=sys.stderr)
-            print(pretty(received) if options.pretty else one_line(received.payload), flush=True)
+            print(pretty(received.message) if options.pretty else one_line(received.payload), flush=True)
             printed += 1
         refused = subscriber.refused
+    _enough(options, printed)
+    return 1 if refused else 0
+
+
+def follow(options: Tail) -> int:
+    """The same with nothing missed, or a line about what is; returns the exit code."""
+    other = [prefix for prefix in options.topics if prefix.partition(".")[0] not in ("action", "status")]
+    if other:
+        raise UsageError(f"--recover follows action. and status., not {other[0]!r}; leave out one of the two")
+    printed = 0
+    with EventSubscriber(options.address, timeout_s=options.timeout_s) as subscriber:
+        for item in subscriber:
+            if isinstance(item, ActionEvent | Status):
+                if topic(item).startswith(options.topics):
+                    print(pretty(item) if options.pretty else one_line(encode(item)), flush=True)
+                    printed += 1
+            else:
+                print(remark(item), file=sys.stderr, flush=True)
+            if printed == options.count:
+                break
+        refused = subscriber.refused
+    _enough(options, printed)
+    return 1 if refused else 0
+
+
+def remark(item: Item) -> str:
+    """What a follower tells beside messages, as one line."""
+    if isinstance(item, Gap):
+        end = "" if item.last is None else f" to {item.last}"
+        lost = "nobody knows how many" if item.lost is None else item.lost
+        why = f" ({item.reason})" if item.reason else ""
+        return f"gap: {item.family} {item.first}{end}: {item.recovered} recovered, {lost} lost{why}"
+    if isinstance(item, Joined):
+        names = ", ".join(f"{event.action.id} (track {event.track.id})" for event in item.events) or "nothing"
+        before = "" if item.previous is None else f", after {item.previous}"
+        return f"joined: session {item.session}{before}, open: {names}"
+    if isinstance(item, Silence):
+        return f"silence: nothing was heard for {item.seconds:.1f} s"
+    assert isinstance(item, Refused)
+    return f"refused: {item.reason}"
+
+
+def _enough(options: Tail, printed: int) -> None:
     if printed < (options.count or 1):
         raise SourceError(
             f"{printed} messages from {options.address} under {' '.join(options.topics)}, then none for "
             f"{options.timeout_s} s; is the line running with --pub {options.address}?"
         )
-    return 1 if refused else 0
 
 
 def one_line(payload: bytes) -> str:
@@ -77,9 +136,8 @@ def one_line(payload: bytes) -> str:
     return payload.decode().replace("\r", " ").replace("\n", " ")
 
 
-def pretty(received: Received) -> str:
+def pretty(message: AnyMessage) -> str:
     """One line for people."""
-    message = received.message
     if isinstance(message, ActionEvent):
         score, when = message.score, message.time
         ended = f" {message.end_reason}, {_lasted_s(message):.1f} s" if message.phase == "end" else ""

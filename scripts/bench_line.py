@@ -31,7 +31,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
-from realtime.bus import Subscriber
 from realtime.command import run_command
 from realtime.errors import LineError, UsageError
 from realtime.feed import Change
@@ -45,6 +44,7 @@ from realtime.run import Line, Stop, make_pipeline
 from realtime.schema import Event, Frame
 from realtime.scoring import Engine
 from realtime.source import Source, open_source
+from realtime.subscriber import Subscriber
 from realtime.terminal import Terminal
 from scripts.figures import Figure, show, write
 
@@ -105,10 +105,18 @@ class TimedReporter(Reporter):
         self.people += bool(step.poses)
         return told
 
-    def heartbeat(self, reading: Reading, drops: int, refused: int, open_events: Sequence[Event], persons: int) -> None:
+    def heartbeat(
+        self,
+        reading: Reading,
+        drops: int,
+        refused: int,
+        open_events: Sequence[Event],
+        persons: int,
+        reconnects: int = 0,
+    ) -> None:
         """Beats as ever, and notes the time."""
         begun = time.perf_counter_ns()
-        super().heartbeat(reading, drops, refused, open_events, persons)
+        super().heartbeat(reading, drops, refused, open_events, persons, reconnects)
         self.beats_ns += time.perf_counter_ns() - begun
 
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from realtime.bus import Subscriber
 from realtime.generator import DEMO_SCRIPT, Script
 from realtime.messages import ActionEvent, MessageError, Status
+from realtime.subscriber import Subscriber
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDING = ROOT / "realtime" / "assets" / "demo.mcap"

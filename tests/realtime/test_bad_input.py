@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from realtime import run as program
-from realtime.bus import Publisher, Subscriber
 from realtime.cuda import driver_problem
 from realtime.messages import ActionEvent, AnyMessage, Status
 from realtime.recording import read_recording
 from realtime.schema import SECOND_NS
+from realtime.subscriber import Subscriber
 from tests.realtime.hands import (
     check_story,
     ended,
@@ -30,6 +30,7 @@ from tests.realtime.hands import (
     write_hands,
     write_recording,
 )
+from tests.realtime.telling import opened
 
 pytestmark = pytest.mark.faults
 
@@ -182,7 +183,7 @@ def test_a_bundle_that_is_not_there_or_lost_its_model_is_refused(refused, bundle
 
 
 def test_a_port_in_use_is_refused_with_another_to_try(refused, tmp_path):
-    with Publisher("tcp://127.0.0.1:*") as other:
+    with opened() as other:
         said = refused(5, "--pub", other.address)
         assert f"{other.address} is in use" in said and "try --pub tcp://127.0.0.1:" in said
     assert not (tmp_path / "events.jsonl").exists()

@@ -11,51 +11,21 @@ from pathlib import Path
 import pytest
 import zmq
 
-from realtime.bus import HIGH_WATER, Numbers, Publisher, Subscriber
-from realtime.clock import Clock
+from realtime.bus import HIGH_WATER, Numbers
 from realtime.errors import AddressError, UsageError
-from realtime.messages import Action, Heartbeat, MessageError, Model, Source, Status, encode
-from realtime.schema import Event
-from realtime.wire import action_event, moment
+from realtime.messages import MessageError, Status, encode
+from realtime.outlet import Outlet, OutletSpec
+from realtime.subscriber import Subscriber
+from realtime.wire import moment
+from tests.realtime.telling import ANY_PORT, CLOCK, action, heartbeat, opened, status
 
 ROOT = Path(__file__).resolve().parents[2]
-CLOCK = Clock(mono_ns=0, utc_ns=0)
-ANY_PORT = "tcp://127.0.0.1:*"
-
-
-def status(seq=0, session="s", source="cam0", **changes):
-    return Status(session=session, seq=seq, source=source, time=moment(seq, CLOCK), state="online", **changes)
-
-
-def heartbeat(seq=0, next_seq=(), session="s"):
-    return Heartbeat(
-        session=session,
-        seq=seq,
-        source="cam0",
-        time=moment(0, CLOCK),
-        fps=None,
-        frame_age_ms=None,
-        drops=0,
-        refused=0,
-        stage_ms={},
-        open_events=(),
-        persons=0,
-        next_seq=dict(next_seq),
-    )
-
-
-def action(seq=0, phase="start"):
-    event = Event("id0", phase, 1, "wave", 0.9, 0.9, 0.9, 0.6, 0.4, 0.5, onset_ns=0, decided_ns=1)
-    model = Model(name="demo", sha256="ab", backend="onnxruntime/cpu", window=64, stride=4)
-    source = Source(id="cam0", kind="synthetic")
-    names = Action(id="wave", name="waving")
-    return action_event(event, session="s", seq=seq, source=source, action=names, model=model, clock=CLOCK)
 
 
 @pytest.fixture
 def line():
     """A publisher and one subscriber to everything, joined."""
-    with Publisher(ANY_PORT) as publisher, Subscriber(publisher.address) as subscriber:
+    with opened(ANY_PORT) as publisher, Subscriber(publisher.address) as subscriber:
         assert publisher.wait_for_subscriber(5)
         yield publisher, subscriber
 
@@ -69,7 +39,7 @@ def test_a_message_arrives_under_its_topic_as_it_was_sent(line):
 
 
 def test_a_topic_prefix_picks_messages():
-    with Publisher(ANY_PORT) as publisher, Subscriber(publisher.address, ["action.cam0.end."]) as subscriber:
+    with opened(ANY_PORT) as publisher, Subscriber(publisher.address, ["action.cam0.end."]) as subscriber:
         assert publisher.wait_for_subscriber(5)
         for message in (status(), action(0, "start"), action(1, "end")):
             publisher.publish(message)
@@ -108,11 +78,11 @@ def test_a_new_session_begins_again_at_nought(line):
 
 
 def test_a_publisher_that_comes_back_is_heard_again():
-    with Publisher(ANY_PORT) as first:
+    with opened(ANY_PORT) as first:
         address = first.address
         subscriber = Subscriber(address)
         assert first.wait_for_subscriber(5)
-    with subscriber, Publisher(address) as second:
+    with subscriber, opened(address) as second:
         deadline = time.monotonic() + 10
         while not second.wait_for_subscriber(0.05) and time.monotonic() < deadline:
             assert subscriber.receive(0.05) is None  # a subscriber subscribes anew only while it reads
@@ -160,7 +130,7 @@ def test_publishing_never_waits_for_a_stalled_subscriber(line):
 
 
 def test_closing_lets_the_last_message_out():
-    publisher = Publisher(ANY_PORT)
+    publisher = opened(ANY_PORT)
     with Subscriber(publisher.address) as subscriber:
         assert publisher.wait_for_subscriber(5)
         publisher.publish(action(0, "end"))
@@ -169,7 +139,7 @@ def test_closing_lets_the_last_message_out():
 
 
 def test_nobody_subscribed():
-    with Publisher(ANY_PORT) as publisher:
+    with opened(ANY_PORT) as publisher:
         publisher.publish(status())
         assert not publisher.wait_for_subscriber(0.05)
 
@@ -179,7 +149,7 @@ def test_nobody_subscribed():
     [
         ("tcp://0.0.0.0:5556", "reached from the network"),
         ("tcp://*:5556", "reached from the network"),
-        ("tcp://192.0.2.7:5556", "for example --pub tcp://127.0.0.1:5556"),
+        ("tcp://192.0.2.7:5556", "this machine: --pub tcp://127.0.0.1:5556"),
         ("tcp://[::]:5556", "reached from the network"),
         ("tcp://127.0.0.1:99999", "the port must be 1 to 65535"),
         ("tcp://127.0.0.1", "the port must be"),
@@ -191,27 +161,27 @@ def test_nobody_subscribed():
 )
 def test_an_address_that_cannot_be_is_refused_with_what_to_try(address, complaint):
     with pytest.raises(UsageError, match=re.escape(complaint)) as refusal:
-        Publisher(address)
+        Outlet(OutletSpec(address))
     assert refusal.value.exit_code == 2
     assert "\n" not in str(refusal.value)
 
 
 def test_an_address_in_use_names_another_to_try():
-    with Publisher(ANY_PORT) as first:
+    with opened(ANY_PORT) as first:
         port = int(first.address.rpartition(":")[2])
-        with pytest.raises(AddressError, match=rf"is in use.*--pub tcp://127\.0\.0\.1:{port % 65535 + 1}$") as refusal:
-            Publisher(first.address)
+        with pytest.raises(AddressError, match=rf"is in use.*--pub tcp://127\.0\.0\.1:{port % 65532 + 2}$") as refusal:
+            Outlet(OutletSpec(first.address))
         assert refusal.value.exit_code == 5
 
 
 def test_an_ipc_socket_goes_with_its_publisher_unless_another_took_the_path(tmp_path):
     path = tmp_path / "bus"
-    publisher = Publisher(f"ipc://{path}")
+    publisher = opened(f"ipc://{path}")
     assert path.is_socket()
     publisher.close()
     publisher.close()
     assert not path.exists()
-    publisher = Publisher(f"ipc://{path}")
+    publisher = opened(f"ipc://{path}")
     path.rename(tmp_path / "old")
     path.write_text("of another")
     publisher.close()
@@ -220,20 +190,20 @@ def test_an_ipc_socket_goes_with_its_publisher_unless_another_took_the_path(tmp_
 
 def test_an_ipc_address_works_and_is_not_stolen(tmp_path):
     address = f"ipc://{tmp_path}/bus"
-    with Publisher(address) as publisher, Subscriber(address) as subscriber:
+    with opened(address) as publisher, Subscriber(address) as subscriber:
         assert publisher.wait_for_subscriber(5)
         publisher.publish(status())
         assert subscriber.receive(5).message == status()
         with pytest.raises(AddressError, match="in use"):
-            Publisher(address)
-    Publisher(address).close()  # what a dead publisher left behind is no hindrance
+            Outlet(OutletSpec(address))
+    opened(address).close()  # what a dead publisher left behind is no hindrance
 
 
 def test_a_file_is_never_replaced_by_a_socket(tmp_path):
     precious = tmp_path / "notes.txt"
     precious.write_text("mine")
     with pytest.raises(UsageError, match="not a socket"):
-        Publisher(f"ipc://{precious}")
+        Outlet(OutletSpec(f"ipc://{precious}"))
     assert precious.read_text() == "mine"
 
 
@@ -246,7 +216,7 @@ def test_the_subscriber_in_the_docs_runs_as_it_stands():
     text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
     program = text.split("```python\n")[1].split("```")[0]
     assert len([row for row in program.splitlines() if row]) <= 10
-    with Publisher(ANY_PORT) as publisher:
+    with opened(ANY_PORT) as publisher:
         program = program.replace("tcp://127.0.0.1:5556", publisher.address)
         reader = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         try:

@@ -13,7 +13,6 @@ import pytest
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, load_bundle
-from realtime.bus import Subscriber
 from realtime.clock import Clock
 from realtime.errors import AddressError, LineError, UsageError
 from realtime.feed import SourceInfo
@@ -25,6 +24,7 @@ from realtime.recording import read_recording
 from realtime.report import Outputs, Reporter
 from realtime.run import make_pipeline
 from realtime.schema import SECOND_NS, Frame
+from realtime.subscriber import Subscriber
 from tests.realtime.hands import check_story, frames, read_events, write_hands
 
 INFO = SourceInfo("figure", "poses", layout="CORE_16")

@@ -17,7 +17,6 @@ from rich.console import Console
 from realtime import run as program
 from realtime.backends import Falling, open_engine
 from realtime.bundle import default_bundle, load_bundle
-from realtime.bus import Subscriber
 from realtime.engine import OrtEngine
 from realtime.errors import GpuError, LineError, SourceError
 from realtime.feed import SourceInfo
@@ -28,6 +27,7 @@ from realtime.report import Outputs, Reporter
 from realtime.run import Line, Stop, make_pipeline
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import KINECT_V2_25
+from realtime.subscriber import Subscriber
 from realtime.terminal import Terminal
 from tests.realtime.hands import (
     RAISED,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from realtime.bus import Publisher, Received
 from realtime.clock import Clock
 from realtime.messages import Action, Heartbeat, Model, OpenEvent, PoseMessage, ScoresMessage, Source, Status, encode
 from realtime.schema import Event
 from realtime.tail import pretty
-from realtime.wire import action_event, moment, topic
+from realtime.wire import action_event, moment
+from tests.realtime.telling import opened
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = Clock(mono_ns=0, utc_ns=0)
@@ -49,7 +49,7 @@ def tail(*flags):
 
 @pytest.fixture
 def publisher():
-    with Publisher("tcp://127.0.0.1:*") as made:
+    with opened() as made:
         yield made
 
 
@@ -103,7 +103,7 @@ def test_a_message_that_breaks_its_schema_is_refused_and_gives_1(publisher, monk
     payload = json.dumps({**json.loads(encode(status())), "state": "asleep"}).encode()
     with tail(publisher.address, "--count", "1") as program:
         assert publisher.wait_for_subscriber(20)
-        monkeypatch.setattr("realtime.bus.encode", lambda message: payload)
+        monkeypatch.setattr("realtime.outlet.encode", lambda message: payload)
         publisher.publish(status())
         monkeypatch.undo()
         publisher.publish(status(1))
@@ -174,4 +174,4 @@ def test_help_ends_with_examples():
     ],
 )
 def test_pretty_lines(message, expected):
-    assert pretty(Received(topic(message), message, b"", 0)) == expected
+    assert pretty(message) == expected

@@ -1,0 +1,95 @@
+"""Which addresses a line may bind: this machine's own, and others only where keys decide who comes in.
+
+The bus and the control socket: tcp:// or ipc://. Off this machine they need CURVE keys (realtime/keys.py).
+The page to watch: HOST:PORT on the loopback, always; it has no keys, so no flag opens it to a network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+
+from realtime.errors import AddressError, UsageError
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
+DEFAULT_CONTROL = "tcp://127.0.0.1:5558"  # what realtime.control asks where no address is named
+_LONGEST_IPC_PATH = 107  # sockaddr_un
+
+
+def check_bind(address: str, keys: Path | None, flag: str = "--pub") -> None:
+    """UsageError unless the address is well formed, and this machine's own or guarded by keys.
+
+    keys: the folder of --keys, None without. AddressError where a live socket of another program is at an ipc path.
+    """
+    example = DEFAULT_CONTROL if flag == "--control" else DEFAULT_ADDRESS
+    transport, mark, rest = address.partition("://")
+    if not mark or transport not in ("tcp", "ipc") or not rest:
+        raise UsageError(f"{flag} must be tcp://127.0.0.1:PORT or ipc://PATH, got {address!r}; try {example}")
+    if transport == "ipc":
+        _check_ipc(address, rest, flag, example)
+        return
+    host, _, port = rest.rpartition(":")
+    if port != "*" and not _is_port(port):
+        raise UsageError(f"the port must be 1 to 65535, or * for any free one, got {address!r}; try {flag} {example}")
+    if not host or host.count("]") != host.count("[") or ";" in rest:
+        raise UsageError(f"{flag} must name a host, as tcp://127.0.0.1:PORT does, got {address!r}; try {example}")
+    if keys is None and not is_local(address):
+        raise UsageError(
+            f"{flag} {address} can be reached from the network, so it needs keys; run: python -m realtime.keys make "
+            f"server, then add --keys ~/.config/pcle-live/keys; or stay on this machine: {flag} tcp://127.0.0.1:{port}"
+        )
+
+
+def check_http(address: str) -> tuple[str, int]:
+    """Host and port of a HOST:PORT on this machine's loopback; port 0 is any free one. UsageError for all others."""
+    host, mark, port = address.rpartition(":")
+    if "://" in address or not mark or not (_is_port(port) or port == "0"):
+        raise UsageError(f"--http must be HOST:PORT with a port of 0 to 65535, got {address!r}; try 127.0.0.1:8080")
+    if not _is_loopback(host):
+        raise UsageError(
+            f"--http {address} can be reached from the network, and the page knows no keys; serve it on this machine "
+            f"with --http 127.0.0.1:{port}, and from elsewhere run: ssh -L {port}:127.0.0.1:{port} HOST"
+        )
+    return host.strip("[]"), int(port)
+
+
+def is_local(address: str) -> bool:
+    """Whether a bus address is one that this machine alone can reach."""
+    transport, _, rest = address.partition("://")
+    return transport == "ipc" or (transport == "tcp" and _is_loopback(rest.rpartition(":")[0]))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 65_536
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:  # *, a name, an interface: any of them may be the network's
+        return False
+
+
+def _check_ipc(address: str, path: str, flag: str, example: str) -> None:
+    """zmq would unlink whatever lies at an ipc path: a file of the user's, or a live publisher's socket."""
+    if path.startswith("@"):  # Linux: a name in no folder
+        return
+    if len(os.fsencode(path)) > _LONGEST_IPC_PATH:
+        raise UsageError(
+            f"an ipc path has at most {_LONGEST_IPC_PATH} bytes, got {len(os.fsencode(path))} in {address}"
+        )
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"no folder {Path(path).parent} for {address}; make it, or try {flag} {example}")
+    if not Path(path).exists():
+        return
+    if not stat.S_ISSOCK(Path(path).stat().st_mode):
+        raise UsageError(f"{path} is there and is not a socket; choose another path for {address}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(path) == 0:
+            raise AddressError(f"{address} is in use by another program; try {flag} ipc://{path}2")

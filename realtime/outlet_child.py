@@ -1,0 +1,389 @@
+"""The child program that holds every network socket of a line: python -m realtime.outlet_child FD PARENT MEMORY_MB
+
+Started and supervised by realtime/outlet.py. It does what frames on descriptor FD tell it, keeps what was published
+for replay, and dies with its parent. Whatever a stranger does to its sockets, it costs this process at most. It loads
+zmq and the standard library only, so that it is there before the models are; the page and the keys where asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from realtime.bus import HIGH_WATER
+from realtime.errors import LineError, UsageError
+from realtime.history import read_history
+from realtime.journal import read_tail
+from realtime.outlet_wire import (
+    AGAIN,
+    ANSWER,
+    BOUND,
+    CLOSE,
+    CONFIG,
+    MESSAGE,
+    PUBLISH,
+    PULSE,
+    REFUSED,
+    REQUEST,
+    TELL,
+    FrameError,
+    Parcel,
+    Reader,
+    heard,
+    say,
+)  # fmt: skip
+from realtime.replay import reply
+from realtime.ring import Ring
+
+PULSE_S = 0.2
+LINGER_MS = 500  # how long closing waits for the last messages to leave
+LARGEST_REQUEST = 65_536  # what a stranger may send us in one frame
+HANDSHAKE_MS = 5000
+TOPICS_COUNTED = 10_000
+ANSWERS_WAITING = 8  # of a client that asks and does not read
+REQUESTS_OPEN = 64  # control requests that the line has not answered
+FILES_AT_MOST = 4096
+UNSENT_AT_MOST = 1 << 20  # towards a line that does not listen; then control requests are refused
+BATCH = 500  # messages taken from one socket before the others have their turn
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+
+Socket: TypeAlias = "zmq.Socket[bytes]"
+Serve = Callable[[Socket], None]
+Secure = Callable[[Socket], None] | None
+
+
+class Peers:
+    """Counts who is connected to a socket, from what zmq tells of it. Who does not shake hands is soon cut off."""
+
+    def __init__(self, watched: Socket) -> None:
+        self.socket = watched.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self._connections: set[int] = set()  # descriptors
+
+    @property
+    def count(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
+    def take(self) -> None:
+        """Reads what was told."""
+        for _ in range(BATCH):
+            try:
+                told = parse_monitor_message(self.socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            if told["event"] == zmq.EVENT_ACCEPTED:
+                self._connections.add(told["value"])
+            else:
+                self._connections.discard(told["value"])
+
+
+class Channel(logging.Handler):
+    """The child's end of the conversation with its line; what modules log goes to the line as well."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(logging.WARNING)
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setblocking(False)
+        self._reader, self._unsent = Reader(), bytearray()
+
+    def fileno(self) -> int:
+        """For polling."""
+        return self._socket.fileno()
+
+    def say(self, kind: int, **fields: Any) -> bool:
+        """Sends a frame as soon as the line takes it; False where too much waits already, and then it is dropped."""
+        if len(self._unsent) > UNSENT_AT_MOST:
+            return False
+        self._unsent += say(kind, **fields)
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Sends what waits, as far as the line takes it."""
+        with suppress(BlockingIOError, ConnectionError):  # a line that is gone shows when it is read
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+
+    def listen(self) -> list[tuple[int, bytes]] | None:
+        """Frames that came; None where the line is gone."""
+        try:
+            piece = self._socket.recv(1 << 18)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            return None
+        return list(self._reader.feed(piece)) if piece else None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sends one line that a module logged."""
+        self.say(TELL, text=self.format(record))
+
+
+class Child:
+    """The sockets and what is kept for replay, as one loop."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._ring = Ring()
+        self._gate: Any = None  # realtime.zap.Gate
+        self._web: Any = None  # realtime.web.WebServer
+        self._publisher: Socket | None = None
+        self._peers: Peers | None = None
+        self._serves: dict[Any, Serve] = {}
+        self._control: Socket | None = None
+        self._asked: OrderedDict[int, list[bytes]] = OrderedDict()  # control requests: number -> who asked
+        self._requests = 0
+        self._topics: set[bytes] = set()  # that somebody subscribed to
+        self._told: tuple[int, int] = (0, 0)
+        self._pulsed_s = 0.0
+        self._closing_s: float | None = None  # when to close at the latest
+        self._asked_s = 0.0  # when somebody last asked for replay
+
+    def run(self) -> int:
+        """Serves until told to end, or until the parent is gone; returns the exit code."""
+        self._poller.register(self._channel, zmq.POLLIN)
+        while not self._over():
+            ready = dict(self._poller.poll(int(PULSE_S * 1000) if self._closing_s is None else 20))
+            if self._channel.fileno() in ready:
+                frames = self._channel.listen()
+                if frames is None:
+                    break
+                for kind, body in frames:
+                    self._obey(kind, body)
+            for sock, serve in self._serves.items():
+                if sock in ready:
+                    serve(sock)
+            self._pulse()
+            if self._gate is not None and self._gate.changed():
+                return AGAIN  # who was revoked stays connected until every socket is closed
+        self._close()
+        return 0
+
+    def _obey(self, kind: int, body: bytes) -> None:
+        if kind == MESSAGE:
+            self._publish(Parcel.of(body))
+        elif kind == ANSWER:
+            self._return(heard(body))
+        elif kind == CONFIG:
+            self._open(heard(body))
+        elif kind == CLOSE:
+            self._asked_s = time.monotonic()
+            self._closing_s = self._asked_s + LINGER_MS / 1000
+
+    def _publish(self, parcel: Parcel) -> None:
+        self._ring.add(parcel)
+        if self._publisher is not None and parcel.does & PUBLISH:
+            self._publisher.send_multipart((parcel.topic.encode(), parcel.payload), zmq.NOBLOCK)
+        if self._web is not None:
+            self._web.feed(parcel.topic, parcel.payload)
+
+    def _open(self, config: dict[str, Any]) -> None:
+        """Takes over the listening sockets and what was published before; then the line hears that all is open."""
+        if config["journal"]:
+            for family, session, seq, payload in read_tail(Path(config["journal"])):
+                self._ring.keep(family, session, seq, payload)
+        for parcel in read_history([(int(descriptor), int(size)) for descriptor, size in config["history"]]):
+            self._ring.add(parcel)
+        if config["session"]:
+            self._ring.started(config["session"], config["following"])
+        keys = self._guard(Path(config["keys"])) if config["keys"] else None
+        if config["publish"]:
+            self._publisher = self._bound(zmq.XPUB, config["publish"], HIGH_WATER, self._take_subscriptions, keys)
+            self._peers = Peers(self._publisher)
+            self._serve(self._peers.socket, lambda _: self._peers.take() if self._peers else None)
+        if config["replay"]:
+            self._bound(zmq.ROUTER, config["replay"], ANSWERS_WAITING, self._answer, keys)
+        if config["control"]:
+            self._control = self._bound(zmq.ROUTER, config["control"], ANSWERS_WAITING, self._forward, keys)
+        if config["http"]:
+            from realtime.web import WebServer  # type: ignore[import-not-found]
+
+            self._web = WebServer(config["http"])
+        self._channel.say(BOUND, http=None if self._web is None else self._web.address)
+
+    def _guard(self, folder: Path) -> Secure:
+        """Lets nobody in whose key is not listed; before any socket is bound."""
+        from realtime.keys import Allowed, load_server  # type: ignore[import-not-found]
+        from realtime.zap import Gate, secure_server  # type: ignore[import-not-found]
+
+        keys = load_server(folder)
+        self._gate = Gate(self._context, Allowed(folder))
+        self._serve(self._gate.socket, lambda _: self._gate.answer())
+        return lambda sock: secure_server(sock, keys)
+
+    def _bound(self, kind: int, listening: tuple[int, str], high_water: int, serve: Serve, secure: Secure) -> Socket:
+        """A socket that takes over a listening descriptor of the line's."""
+        descriptor, address = listening
+        made: Socket = self._context.socket(kind)
+        options = {
+            zmq.USE_FD: descriptor,
+            zmq.SNDHWM: high_water,
+            zmq.RCVHWM: 1000,
+            zmq.LINGER: LINGER_MS,
+            zmq.IPV6: int("[" in address),
+            zmq.MAXMSGSIZE: LARGEST_REQUEST,
+            zmq.TCP_KEEPALIVE: 1,
+            zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+            zmq.HEARTBEAT_IVL: 1000,
+            zmq.HEARTBEAT_TIMEOUT: 3000,
+            zmq.HEARTBEAT_TTL: 3000,
+        }
+        for option, value in options.items():
+            made.setsockopt(option, value)
+        if secure is not None:
+            secure(made)
+        made.bind(address)
+        self._serve(made, serve)
+        return made
+
+    def _serve(self, sock: Any, serve: Serve) -> None:
+        self._poller.register(sock, zmq.POLLIN)
+        self._serves[sock] = serve
+
+    def _take_subscriptions(self, publisher: Socket) -> None:
+        """Reads what subscribers sent; unread, it would pile up."""
+        for _ in range(BATCH):
+            try:
+                told = publisher.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if told[:1] == b"\x00":
+                self._topics.discard(told[1:])
+            elif told[:1] == b"\x01" and len(self._topics) < TOPICS_COUNTED:
+                self._topics.add(told[1:])
+
+    def _answer(self, replay: Socket) -> None:
+        """Answers what clients missed. A client that does not read its answers loses them and asks again."""
+        for _ in range(BATCH // 10):
+            try:
+                *envelope, request = replay.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._asked_s = time.monotonic()
+            replay.send_multipart([*envelope, *reply(request, self._ring)], zmq.NOBLOCK)
+
+    def _forward(self, control: Socket) -> None:
+        """Gives requests to the line, which decides."""
+        for _ in range(BATCH // 10):
+            try:
+                *envelope, request = control.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                fields = heard(request)
+                taken = len(self._asked) < REQUESTS_OPEN and self._channel.say(
+                    REQUEST, number=self._requests + 1, body=fields
+                )
+                why = "too many requests are waiting; ask again"
+            except (FrameError, RecursionError) as error:
+                taken, why = False, f"a request is a JSON object: {error}"
+            if taken:
+                self._requests += 1
+                self._asked[self._requests] = envelope
+            else:
+                control.send_multipart([*envelope, _json(error=why)], zmq.NOBLOCK)
+
+    def _return(self, fields: dict[str, Any]) -> None:
+        envelope = self._asked.pop(int(fields["number"]), None)
+        if envelope is not None and self._control is not None:
+            self._control.send_multipart([*envelope, _json(**fields["reply"])], zmq.NOBLOCK)
+
+    def _pulse(self) -> None:
+        """Tells the line that we are alive; at once where somebody came or went."""
+        now_s = time.monotonic()
+        figures = (self._peers.count if self._peers else 0, len(self._topics))
+        if now_s - self._pulsed_s >= (PULSE_S if figures == self._told else PULSE_S / 10):
+            self._pulsed_s, self._told = now_s, figures
+            refused = 0 if self._gate is None else self._gate.refused
+            memory_mb = resident_mb()
+            self._channel.say(
+                PULSE, subscribers=figures[0], subscriptions=figures[1], memory_mb=memory_mb, refused=refused
+            )
+        self._channel.flush()
+
+    def _over(self) -> bool:
+        """Whether to close: told so, and nobody is asking for what was missed any more."""
+        if self._closing_s is None:
+            return False
+        now_s = time.monotonic()
+        return now_s >= self._closing_s or not (self._peers and self._peers.count) or now_s - self._asked_s > 0.1
+
+    def _close(self) -> None:
+        if self._web is not None:
+            self._web.close()
+        self._context.destroy(linger=LINGER_MS)
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in RAM."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return round(int(file.read().split()[1]) * resource.getpagesize() / 2**20, 1)
+
+
+def _json(**fields: Any) -> bytes:
+    return say(ANSWER, **fields)[5:]
+
+
+def confine(parent: int, memory_mb: int) -> None:
+    """Dies with the parent, gains no rights, takes no more memory than that, leaves no core file.
+
+    Signals of the terminal and of a service manager go to the whole group; the parent decides what they mean.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+            raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:  # it died before we asked
+        sys.exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _limit(resource.RLIMIT_DATA, memory_mb << 20)  # RLIMIT_AS would count what threads reserve and never use
+    _limit(resource.RLIMIT_CORE, 0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = FILES_AT_MOST if hard == resource.RLIM_INFINITY else min(hard, FILES_AT_MOST)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+
+
+def _limit(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
+
+
+def main(arguments: list[str]) -> int:
+    """FD PARENT MEMORY_MB; returns the exit code."""
+    descriptor, parent, memory_mb = map(int, arguments)
+    confine(parent, memory_mb)
+    channel = Channel(descriptor)
+    logging.getLogger().addHandler(channel)
+    try:
+        return Child(channel).run()
+    except LineError as error:
+        channel.say(REFUSED, error=str(error), code=error.exit_code)
+    except (zmq.ZMQError, OSError) as error:
+        channel.say(REFUSED, error=str(error), code=UsageError.exit_code)
+    return 1
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # nothing is left to be saved, and threads of a page must not hold us

@@ -1,0 +1,128 @@
+"""`python -m realtime.web --connect`: a page for lines that run already, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from realtime.bus import Publisher
+from realtime.errors import UsageError
+from realtime.messages import decode
+from realtime.web.__main__ import lines, renamed
+from tests.realtime.watched_line import WatchedLine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def bridge(*flags: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The program and the page's address."""
+    command = [sys.executable, "-m", "realtime.web", "--http", "127.0.0.1:0", *flags]
+    program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert program.stderr is not None
+        said = program.stderr.readline()
+        yield program, re.search(r"at (http://127\.0\.0\.1:\d+/)", said)[1]
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def published(publisher: Publisher, source: str) -> WatchedLine:
+    return WatchedLine(lambda topic, payload: publisher.publish(decode(payload)), source)
+
+
+def answer(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as told:
+            return told.read()
+    except urllib.error.HTTPError as error:
+        return error.read()
+
+
+def wait_for(url: str, condition) -> dict:
+    deadline = time.monotonic() + 10
+    while True:
+        told = json.loads(answer(url))
+        if condition(told):
+            return told
+        assert time.monotonic() < deadline, told
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_it_shows_a_running_line_and_ends_when_told_to(stop, code):
+    with Publisher("tcp://127.0.0.1:*") as publisher, bridge("--connect", publisher.address) as (program, url):
+        assert publisher.wait_for_subscriber(20)
+        line = published(publisher, "cam0")
+        line.status("online")
+        line.heartbeat()
+        line.start("e1", 1, "wave")
+        line.poses(0)
+        told = wait_for(f"{url}state.json", lambda told: told["sources"].get("cam0", {}).get("pose_age_s") is not None)
+        assert told["sources"]["cam0"]["events"][0]["event"]["id"] == "e1"
+        assert b'pcle_events_total{source="cam0",action="wave",phase="start"} 1' in answer(f"{url}metrics")
+        program.send_signal(stop)
+        assert program.wait(timeout=10) == code
+        assert program.stderr.read() == ""
+
+
+def test_two_lines_whose_sources_are_called_alike_need_names():
+    with Publisher("tcp://127.0.0.1:*") as one, Publisher("tcp://127.0.0.1:*") as two:
+        with bridge("--connect", one.address, two.address) as (program, url):
+            for publisher in (one, two):
+                assert publisher.wait_for_subscriber(20)
+                published(publisher, "cam0").heartbeat()
+                wait_for(f"{url}state.json", lambda told: "cam0" in told["sources"])
+            assert re.search(r"is left out.*cam0.*--connect NAME=tcp://127", program.stderr.readline())
+        with bridge("--connect", f"hall={one.address}", f"yard={two.address}") as (_, url):
+            for publisher in (one, two):
+                assert publisher.wait_for_subscriber(20)
+            time.sleep(0.2)
+            for publisher in (one, two):
+                published(publisher, "cam0").heartbeat()
+            wait_for(f"{url}healthz", lambda told: set(told["sources"]) == {"hall", "yard"} and told["alive"])
+
+
+def test_a_renamed_message_is_still_one_of_its_kind():
+    kept: list[tuple[str, bytes]] = []
+    line = WatchedLine(lambda topic, payload: kept.append((topic, payload)))
+    line.start("e", 1, "wave")
+    line.status("online")
+    line.poses(0)
+    for topic, payload in kept:
+        other, changed = renamed(topic, payload, "hall")
+        message, before = decode(changed), decode(payload)
+        assert other == topic.replace(".cam0", ".hall")
+        assert (message.source if isinstance(message.source, str) else message.source.id) == "hall"
+        assert (message.seq, message.time) == (before.seq, before.time)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ((), "--connect needs"),
+        (("a.b=tcp://127.0.0.1:1",), "letters, digits, _ and -"),
+        (("=tcp://127.0.0.1:1",), "letters, digits, _ and -"),
+        (("tcp://127.0.0.1:1", "tcp://127.0.0.1:1"), "twice"),
+        (("a=tcp://127.0.0.1:1", "a=tcp://127.0.0.1:2"), "names a twice"),
+    ],
+)
+def test_connections_that_cannot_be_told_apart_are_refused(given, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        lines(given)
+
+
+def test_an_ipc_path_may_have_an_equals_sign():
+    assert lines(("ipc:///tmp/a=b", "hall=ipc:///tmp/c=d")) == [(None, "ipc:///tmp/a=b"), ("hall", "ipc:///tmp/c=d")]
