@@ -56,6 +56,7 @@ class PeopleRules(TrackRules):
     miss: float = 14.0  # what it costs (nats) to leave a track without a body and a body without a track
     doubt: float = 4.0  # nats: odds below 50 to 1 against an exchange are no certainty
     stranger: float = 3.0  # nats: a body is rather somebody with an id than somebody without
+    unsure: float = 2.0  # nats: a body that is not sure is rather nobody's
     unseen_again: float = 2.0  # nats: who was not seen in the last frame is likely not seen in this one
     same_body: float = 0.05  # joints nearer than this on average: one body found twice
 
@@ -222,6 +223,7 @@ class PeopleTracker:
         costs += np.minimum(grown**2 / (2 * size_var), 8.0) + np.log(size_var / rules.size_noise**2) / 2
         costs += self._posture(bodies, np.array(seconds))
         costs += np.array([0.0 if trail.id else rules.stranger for trail in trails])[:, None]
+        costs += np.array([0.0 if body.sure else rules.unsure for body in bodies])
         radius = np.clip(4 * np.sqrt(at_var), rules.near, rules.jump)
         return np.where((off <= radius) & (grown <= rules.size_jump), costs, np.inf)
 
