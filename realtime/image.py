@@ -31,3 +31,32 @@ class SmallRgb:
             # Linear, not area: the nets see 256 pixels at most, and area costs 2.8 ms at 1080p against 0.7.
             image = cv2.resize(image, (width, height), dst=self._bgr, interpolation=cv2.INTER_LINEAR)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=self._rgb)
+
+
+class SquareCrop:
+    """Cuts turned squares out of a picture and makes them a network's input, in buffers it keeps.
+
+    size: pixels a side. low, high: what the values 0 and 255 become. spread: whether the edge's pixels go on
+    outside the picture; otherwise it is black there.
+    """
+
+    def __init__(self, size: int, low: float, high: float, spread: bool) -> None:
+        self._size = size
+        self._border = cv2.BORDER_REPLICATE if spread else cv2.BORDER_CONSTANT
+        self._gain, self._low = np.float32((high - low) / 255), np.float32(low)
+        self._bytes = np.empty((size, size, 3), np.uint8)
+        self._input = np.empty((1, size, size, 3), np.float32)
+
+    def __call__(self, picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (1, size, size, 3) float32, same colour order; overwritten by the next call.
+
+        matrix: (3, 3), from pixels of the crop to pixels of the picture.
+        """
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        size = (self._size, self._size)
+        # MediaPipe's own way to cut: warpAffine saves 0.15 ms and lays the pixels a little differently.
+        cv2.warpPerspective(picture, matrix, size, dst=self._bytes, flags=flags, borderMode=self._border)
+        np.multiply(self._bytes, self._gain, out=self._input[0])
+        if self._low:
+            self._input += self._low
+        return self._input

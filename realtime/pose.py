@@ -9,37 +9,27 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
-import re
 import sys
 import threading
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-from realtime.body import HIPS, Belief, Landmarks, believe
+from realtime.body import Belief, Landmarks, believe
 from realtime.errors import LineError, UsageError
+from realtime.person import KINECT_AXES, UNSEEN, box_around, is_picture, standing
+from realtime.quiet import quiet_stderr
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import BLAZEPOSE_33, KINECT_V2_25, convert, mapping
 from realtime.smooth import OneEuro
 from realtime.track import OnePersonTracker
 
-UNSEEN = 0.1  # below this visibility the place of a joint is a guess
-STANDING_M = 1.7  # MediaPipe's world landmarks are those of a body of about this height, whoever is seen
-KINECT_AXES = np.array([-1, -1, 1], np.float32)  # from x right, y down, z away: a rotation, left stays left
 LOOK_AGAIN_NS = SECOND_NS
 BLACK = np.zeros((64, 64, 3), np.uint8)
 FAILURES_IN_A_ROW = 3
-CHATTER = re.compile(
-    rb"^(INFO: Created TensorFlow Lite|WARNING: All log messages before absl"
-    rb"|[WI]\d{4} .*(inference_feedback_manager|landmark_projection_calculator|gl_context)\w*\.cc:\d+\])"
-)
-
-_stderr_lock = threading.Lock()
 
 
 class PassThrough:
@@ -179,11 +169,8 @@ class MediaPipePose:
         if belief is Belief.NONE:
             self._tracker.nobody()
             return None
-        pixels = found.image * np.array(shape[1::-1], np.float32)
-        # The picture's spread over the body's own spread is the scale, whatever the posture.
-        scale = float(np.ptp(pixels, axis=0).sum() / max(np.ptp(found.world[:, :2], axis=0).sum(), 1e-3))
-        hips = (pixels[HIPS[0]] + pixels[HIPS[1]]) / 2
-        return self._tracker.seen(captured_ns, hips, STANDING_M * scale, sure=belief is Belief.SURE)
+        hips, height = standing(found, shape[1], shape[0])
+        return self._tracker.seen(captured_ns, hips, height, sure=belief is Belief.SURE)
 
     def _pose(self, frame: Frame, track: int, found: Landmarks) -> Pose:
         if track != self._track:
@@ -193,25 +180,8 @@ class MediaPipePose:
         world = self._smooth(found.world, frame.captured_ns)
         joints, confidence = convert(world, found.visibility * seen, BLAZEPOSE_33, KINECT_V2_25)
         places = mapping(BLAZEPOSE_33, KINECT_V2_25) @ found.image  # (25, 2)
-        box = _box(found.image[seen])
+        box = box_around(found.image[seen])
         return Pose(frame.index, frame.captured_ns, track, KINECT_V2_25, joints, confidence, places, box)
-
-
-def is_picture(image: np.ndarray | None) -> TypeGuard[np.ndarray]:
-    """Whether this is an (H, W, 3) uint8 picture with something in it; an empty one breaks MediaPipe for good."""
-    return (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-        and image.size > 0
-    )
-
-
-def _box(places: np.ndarray) -> tuple[float, float, float, float]:
-    """x, y, width, height around places (n, 2), cut to the picture."""
-    low, high = np.clip(places.min(axis=0), 0, 1), np.clip(places.max(axis=0), 0, 1)
-    return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
 
 
 def _load_mediapipe() -> Any:
@@ -246,32 +216,3 @@ def refuse_foreign_models(root: Path) -> None:
         raise UsageError(
             f"MediaPipe would take its models from {here.absolute()} and not from {root}: start in another folder"
         )
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Takes MediaPipe's start-up lines out of stderr; every other line comes through when the block ends.
-
-    Its C++ side knows no log level, so file descriptor 2 itself is turned away, for the whole process, one block
-    at a time.
-    """
-    with _stderr_lock:
-        try:
-            sys.stderr.flush()
-            real = os.dup(2)
-        except (OSError, ValueError, AttributeError):  # a program with no stderr has nothing to keep quiet
-            real = None
-        if real is None:
-            yield
-            return
-        with open(os.memfd_create("stderr"), "w+b") as caught:
-            os.dup2(caught.fileno(), 2)
-            try:
-                yield
-            finally:
-                os.dup2(real, 2)
-                os.close(real)
-                caught.seek(0)
-                rest = b"".join(line for line in caught if not CHATTER.match(line))
-                with suppress(OSError):
-                    os.write(2, rest)

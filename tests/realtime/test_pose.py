@@ -12,7 +12,8 @@ import pytest
 
 from realtime.body import Belief, Landmarks, believe
 from realtime.errors import LineError, UsageError
-from realtime.pose import MediaPipePose, PassThrough, _load_mediapipe, quiet_stderr, refuse_foreign_models
+from realtime.pose import MediaPipePose, PassThrough, _load_mediapipe, refuse_foreign_models
+from realtime.quiet import quiet_stderr
 from realtime.schema import Frame, Pose
 from realtime.skeleton import BLAZEPOSE_33, KINECT_V2_25
 
@@ -251,7 +252,7 @@ assert not {{"matplotlib", "jax", "sounddevice", "scipy"}} & set(sys.modules)
 def test_silence_lets_everything_else_through() -> None:
     code = """
 import os
-from realtime.pose import quiet_stderr
+from realtime.quiet import quiet_stderr
 with quiet_stderr():
     os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\\n")
     os.write(2, b"W0000 00:00:17.2 1 inference_feedback_manager.cc:114] Feedback\\n")
