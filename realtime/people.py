@@ -153,7 +153,8 @@ class PeopleTracker:
         self._let_go(captured_ns)
         places = self._distinct(bodies)
         followed = self._follow(captured_ns, [bodies[place] for place in places])
-        for trail in sorted(filter(None, followed), key=lambda trail: trail.since):
+        # Ties are settled by place, so that the order in which bodies are given never matters.
+        for trail in sorted(filter(None, followed), key=lambda trail: (trail.since, *trail.body.hips)):
             self._name(trail)
         ids: list[int | None] = [None] * len(bodies)
         for place, found in zip(places, followed, strict=True):
@@ -172,7 +173,7 @@ class PeopleTracker:
     def _distinct(self, bodies: Sequence[Body]) -> list[int]:
         """The places of the bodies worth looking at: finite ones, and of one found twice the one seen better."""
         kept: list[int] = []
-        for place in sorted(range(len(bodies)), key=lambda place: -float(bodies[place].confidence.sum())):
+        for place in sorted(range(len(bodies)), key=lambda place: _worse(bodies[place])):
             body, count = bodies[place], len(bodies[0].confidence)
             if body.joints.shape != (count, 2) or body.confidence.shape != (count,):
                 raise ValueError(
@@ -287,6 +288,11 @@ class PeopleTracker:
             return
         self._ids += 1
         trail.id = self._ids
+
+
+def _worse(body: Body) -> tuple[float, ...]:
+    """Orders bodies, the best seen first and by place where that is equal."""
+    return -float(np.sum(body.confidence)), *map(float, body.hips)
 
 
 def _finite(body: Body) -> bool:

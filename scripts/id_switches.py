@@ -94,7 +94,17 @@ def scenes(config: Config, console: Console) -> int:
     make = trackers(config.baseline, 8)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     table = Table(title=f"{config.seeds} plays of each scene, {config.fps:g} fps, seeds from {config.first_seed}")
-    for heading in ("scene", "tracker", "switches", "scenes with", "further ids", "right ones", "purity", "named", "IDF1"):
+    for heading in (
+        "scene",
+        "tracker",
+        "switches",
+        "scenes with",
+        "further ids",
+        "right ones",
+        "purity",
+        "named",
+        "IDF1",
+    ):
         table.add_column(heading, justify="left" if heading in ("scene", "tracker") else "right", no_wrap=True)
     total = dict.fromkeys(make, Kept())
     for scene in config.scenes:
@@ -161,7 +171,9 @@ def watch(video: Path, persons: int) -> Iterator[Watched]:
 
 def videos(config: Config, console: Console) -> int:
     """Plays videos, prints how many ids there were and for how long, and draws what is asked for."""
-    table = Table(title=f"at most {config.persons} people; figures say nothing of switches: look at the pictures (--draw)")
+    table = Table(
+        title=f"at most {config.persons} people; figures say nothing of switches: look at the pictures (--draw)"
+    )
     for heading in ("video", "tracker", "frames", "bodies", "named", "ids", "longest, s", "median, s"):
         table.add_column(heading, justify="left" if heading in ("video", "tracker") else "right", no_wrap=True)
     for video in config.videos:

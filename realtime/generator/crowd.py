@@ -84,7 +84,12 @@ def _hidden(rng: np.random.Generator) -> Plan:
     x, z, stay = rng.uniform(-0.4, 0.4), rng.uniform(3.5, 4.0), rng.uniform(0.2, 1.5)
     front = z - rng.uniform(0.8, 1.2)
     at, leaves = x * front / z, rng.choice([-2.0, 2.0])
-    return ((0.0, x, z), (7.0, x, z)), ((0.5, -2.0, front), (2.2, at, front), (2.2 + stay, at, front), (5.2, leaves, front))
+    return ((0.0, x, z), (7.0, x, z)), (
+        (0.5, -2.0, front),
+        (2.2, at, front),
+        (2.2 + stay, at, front),
+        (5.2, leaves, front),
+    )
 
 
 def _overtake(rng: np.random.Generator) -> Plan:
