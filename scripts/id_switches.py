@@ -27,7 +27,7 @@ from scripts.plain_trackers import BoxOverlap, NearestHips
 
 EXAMPLES = """examples:
   python scripts/id_switches.py                              ten generated scenes, 20 times each, 30 frames a second
-  python scripts/id_switches.py --baseline                   and what the two trackers everybody writes first make of them
+  python scripts/id_switches.py --baseline                   and what two plain trackers make of them
   python scripts/id_switches.py --scenes three --fps 10      one scene at a slow camera's rate
   python scripts/id_switches.py --videos A.mp4 --persons 6 --draw /tmp/look    real pictures, numbered, to look at
 
@@ -38,7 +38,7 @@ exit codes: 0 no more scenes with a switched id than --most-switched allows, 1 m
 
 @dataclass(frozen=True)
 class Config:
-    """Count switched ids, further ids and their purity on generated scenes of crossing people, or show ids in videos."""
+    """Count switched and further ids on generated scenes of crossing people, or show the ids of people in videos."""
 
     scenes: tuple[str, ...] = tuple(SCENES)
     """Which generated scenes."""
@@ -94,18 +94,7 @@ def scenes(config: Config, console: Console) -> int:
     make = trackers(config.baseline, 8)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     table = Table(title=f"{config.seeds} plays of each scene, {config.fps:g} fps, seeds from {config.first_seed}")
-    for heading in (
-        "scene",
-        "tracker",
-        "switches",
-        "scenes with",
-        "further ids",
-        "right ones",
-        "purity",
-        "named",
-        "IDF1",
-    ):
-        table.add_column(heading, justify="left" if heading in ("scene", "tracker") else "right", no_wrap=True)
+    _columns(table, "scene", "tracker", "switches", "scenes with", "further ids", "forced", "purity", "named", "IDF1")
     total = dict.fromkeys(make, Kept())
     for scene in config.scenes:
         for name, kept in play(scene, seeds, config.fps, make).items():
@@ -121,6 +110,11 @@ def scenes(config: Config, console: Console) -> int:
         console.print(f"ids were switched in {ours.switched_scenes} of {ours.scenes} scenes; {allowed} are allowed")
         return 1
     return 0
+
+
+def _columns(table: Table, *headings: str) -> None:
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
 
 
 def _figures(kept: Kept) -> list[str]:
@@ -174,8 +168,7 @@ def videos(config: Config, console: Console) -> int:
     table = Table(
         title=f"at most {config.persons} people; figures say nothing of switches: look at the pictures (--draw)"
     )
-    for heading in ("video", "tracker", "frames", "bodies", "named", "ids", "longest, s", "median, s"):
-        table.add_column(heading, justify="left" if heading in ("video", "tracker") else "right", no_wrap=True)
+    _columns(table, "video", "tracker", "frames", "bodies", "named", "ids", "longest, s", "median, s")
     for video in config.videos:
         seen = list(watch(video, config.persons))
         for name, new in trackers(config.baseline, config.persons).items():

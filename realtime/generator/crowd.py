@@ -119,8 +119,8 @@ def _around(rng: np.random.Generator) -> Plan:
 def _relay(rng: np.random.Generator) -> Plan:
     """One walks out of the picture, and another comes in where the first went, a little later."""
     z, side, later = rng.uniform(3.0, 3.5), rng.choice([-1.0, 1.0]), rng.uniform(0.2, 1.5)
-    out = ((0.3, -0.5 * side, z), (2.8, 2.9 * side, z), (3.3, 4.5 * side, z), (7.0, 4.5 * side, z))
-    come = ((2.5 + later, 4.0 * side, z), (3.0 + later, 2.9 * side, z), (5.5 + later, -0.5 * side, z))
+    out = ((0.3, -0.5 * side, z), (2.8, 2.9 * side, z), (3.9, 4.5 * side, z), (7.0, 4.5 * side, z))
+    come = ((2.0 + later, 4.0 * side, z), (3.0 + later, 2.9 * side, z), (5.5 + later, -0.5 * side, z))
     return out, come
 
 
@@ -171,7 +171,7 @@ def _walker(way: Way, t: np.ndarray, fps: float, seed: int) -> tuple[np.ndarray,
     stride = np.clip(np.linalg.norm(speed, axis=1) / _STRIDE_M_S, 0, 1)[:, None, None]
     # Two postures of one body, mixed: bones come out a little short on the way from one to the other.
     joints = stride * _upright(walking.joints) + (1 - stride) * _upright(standing.joints)
-    towards = speed + (0.0, -0.1)  # who stands faces the camera
+    towards = speed + np.array([0.0, -0.1])  # who stands faces the camera
     length = np.linalg.norm(towards, axis=1)
     sin, cos = -towards[:, 0] / length, -towards[:, 1] / length
     x, z = joints[..., 0] * cos[:, None] + joints[..., 2] * sin[:, None], joints[..., 2] * cos[:, None]

@@ -23,6 +23,7 @@ from tests.realtime.hands import figure
 FRAME = SECOND_NS // 30
 HEIGHT = 200.0  # pixels
 OUTLINE = figure()[:, :2] * (-HEIGHT / 1.7, -HEIGHT / 1.7)  # about the hips, which are at 0.1 m
+FAULTS = Faults()
 SURE = np.ones(len(CORE_16))
 
 
@@ -37,7 +38,7 @@ def ids(tracker: PeopleTracker, given: Sequence[Sequence[float]], start: int = 1
     return [tracker.assign(i * FRAME, [body(x) for x in row]) for i, row in enumerate(given, start)]
 
 
-def played(scene: str, seed: int, fps: float = 30.0, faults: Faults = Faults()) -> Kept:
+def played(scene: str, seed: int, fps: float = 30.0, faults: Faults = FAULTS) -> Kept:
     seen, tracker = list(sightings(crowd(scene, seed, fps), seed, faults)), PeopleTracker()
     return judge(seen, [tracker.assign(one.captured_ns, one.bodies) for one in seen])
 
