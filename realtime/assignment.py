@@ -20,7 +20,7 @@ def assign(costs: np.ndarray) -> list[int | None]:
         raise ValueError("costs must be numbers, got NaN")
     chosen: list[int | None] = [None] * len(costs)
     worth = costs < 0  # whatever else is paired, these only make the sum larger
-    for rows, columns in _groups(worth):
+    for rows, columns in _groups(worth.tolist()):
         if len(rows) == 1:
             chosen[rows[0]] = columns[int(np.argmin(costs[rows[0], columns]))]
             continue
@@ -33,16 +33,18 @@ def assign(costs: np.ndarray) -> list[int | None]:
     return chosen
 
 
-def _groups(worth: np.ndarray) -> list[tuple[list[int], list[int]]]:
-    """Rows and columns (N, M) joined by what is worth pairing, group by group."""
-    groups, open_rows = [], set(np.flatnonzero(worth.any(axis=1)).tolist())
-    while open_rows:
-        rows, columns, fresh = set(), set(), {min(open_rows)}
-        while fresh:
-            rows |= fresh
-            columns |= set(np.flatnonzero(worth[sorted(fresh)].any(axis=0)).tolist())
-            fresh = set(np.flatnonzero(worth[:, sorted(columns)].any(axis=1)).tolist()) - rows
-        open_rows -= rows
+def _groups(worth: list[list[bool]]) -> list[tuple[list[int], list[int]]]:
+    """Rows and columns joined by what is worth pairing, group by group."""
+    reach = {row: {column for column, good in enumerate(line) if good} for row, line in enumerate(worth)}
+    groups, waiting = [], [row for row, columns in reach.items() if columns]
+    while waiting:
+        rows, columns, grew = {waiting[0]}, set(reach[waiting[0]]), True
+        while grew:
+            fresh = [row for row in waiting if row not in rows and reach[row] & columns]
+            rows.update(fresh)
+            columns.update(*(reach[row] for row in fresh))
+            grew = bool(fresh)
+        waiting = [row for row in waiting if row not in rows]
         groups.append((sorted(rows), sorted(columns)))
     return groups
 

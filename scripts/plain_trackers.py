@@ -25,8 +25,8 @@ class _Trail:
 class _Greedy:
     """The nearest pair first; begins and ends tracks as PeopleTracker does."""
 
-    def __init__(self, rules: TrackRules = TrackRules()) -> None:
-        self._rules = rules
+    def __init__(self) -> None:
+        self._rules = TrackRules()
         self._trails: list[_Trail] = []
         self._frame = self._ids = 0
 

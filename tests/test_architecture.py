@@ -23,7 +23,8 @@ CORE = {
     f"realtime.{name}"
     for name in (
         *("schema", "skeleton", "errors", "features", "window", "decoder", "bundle", "graphs", "smooth"),
-        *("pipeline", "scoring", "generator", "generator.perform"),
+        *("pipeline", "scoring", "people", "assignment"),
+        *("generator", "generator.perform", "generator.crowd", "generator.sightings"),
     )
 }
 

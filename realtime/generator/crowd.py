@@ -84,7 +84,12 @@ def _hidden(rng: np.random.Generator) -> Plan:
     x, z, stay = rng.uniform(-0.4, 0.4), rng.uniform(3.5, 4.0), rng.uniform(0.2, 1.5)
     front = z - rng.uniform(0.8, 1.2)
     at, leaves = x * front / z, rng.choice([-2.0, 2.0])
-    return ((0.0, x, z), (7.0, x, z)), ((0.5, -2.0, front), (2.2, at, front), (2.2 + stay, at, front), (5.2, leaves, front))
+    return ((0.0, x, z), (7.0, x, z)), (
+        (0.5, -2.0, front),
+        (2.2, at, front),
+        (2.2 + stay, at, front),
+        (5.2, leaves, front),
+    )
 
 
 def _overtake(rng: np.random.Generator) -> Plan:
@@ -114,8 +119,8 @@ def _around(rng: np.random.Generator) -> Plan:
 def _relay(rng: np.random.Generator) -> Plan:
     """One walks out of the picture, and another comes in where the first went, a little later."""
     z, side, later = rng.uniform(3.0, 3.5), rng.choice([-1.0, 1.0]), rng.uniform(0.2, 1.5)
-    out = ((0.3, -0.5 * side, z), (2.8, 2.9 * side, z), (3.3, 4.5 * side, z), (7.0, 4.5 * side, z))
-    come = ((2.5 + later, 4.0 * side, z), (3.0 + later, 2.9 * side, z), (5.5 + later, -0.5 * side, z))
+    out = ((0.3, -0.5 * side, z), (2.8, 2.9 * side, z), (3.9, 4.5 * side, z), (7.0, 4.5 * side, z))
+    come = ((2.0 + later, 4.0 * side, z), (3.0 + later, 2.9 * side, z), (5.5 + later, -0.5 * side, z))
     return out, come
 
 
@@ -166,7 +171,7 @@ def _walker(way: Way, t: np.ndarray, fps: float, seed: int) -> tuple[np.ndarray,
     stride = np.clip(np.linalg.norm(speed, axis=1) / _STRIDE_M_S, 0, 1)[:, None, None]
     # Two postures of one body, mixed: bones come out a little short on the way from one to the other.
     joints = stride * _upright(walking.joints) + (1 - stride) * _upright(standing.joints)
-    towards = speed + (0.0, -0.1)  # who stands faces the camera
+    towards = speed + np.array([0.0, -0.1])  # who stands faces the camera
     length = np.linalg.norm(towards, axis=1)
     sin, cos = -towards[:, 0] / length, -towards[:, 1] / length
     x, z = joints[..., 0] * cos[:, None] + joints[..., 2] * sin[:, None], joints[..., 2] * cos[:, None]
