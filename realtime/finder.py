@@ -94,7 +94,7 @@ class Lookout:
 
 @dataclass(eq=False)
 class Followed:
-    """Something that the networks take for a body. `believed` is the follower's user's to say."""
+    """Something that the networks take for a body. `believed` and `known` are for the follower's user to say."""
 
     region: Region  # where to look for it in the next frame
     believed_ns: int  # when it was last believed
@@ -102,6 +102,7 @@ class Followed:
     part: bool = False  # found in a part of the picture, not in the whole
     steady: SteadyRegion = field(default_factory=SteadyRegion)
     believed: bool = True
+    known: bool = False  # it has a track id
 
     def judge(self, believed: bool, captured_ns: int) -> None:
         """Takes in whether this frame's find is believed a body."""
@@ -114,6 +115,7 @@ class Follower:
     """Finds and follows up to `persons` bodies, and one thing more while some are not believed to be bodies."""
 
     def __init__(self, persons: int, threads: int) -> None:
+        self._persons = persons
         self._lookout = Lookout(persons, threads)
         self._network = Network(read_network(LANDMARKS), threads, "landmark")
         self._crop = SquareCrop(CROP_SIZE, 0.0, 1.0, spread=True)
@@ -121,7 +123,7 @@ class Follower:
 
     def find(self, rgb: np.ndarray, captured_ns: int) -> list[Followed]:
         """The bodies in this (H, W, 3) uint8 RGB picture, those followed longest first, each with its `found`."""
-        bodies = [one for one in self._bodies if captured_ns - one.believed_ns < LOOK_AGAIN_NS]
+        bodies = self._without_surplus(captured_ns)
         regions, believed = [one.region for one in bodies], sum(one.believed for one in bodies)
         new = self._lookout.new(rgb, captured_ns, regions, believed)
         self._bodies = []
@@ -132,6 +134,13 @@ class Follower:
                 body.found, body.region = found, body.steady(found.circle, captured_ns)
                 self._bodies.append(body)
         return self._bodies
+
+    def _without_surplus(self, captured_ns: int) -> list[Followed]:
+        """Those to go on with: nothing that has long been no body, and nobody new beyond the people wanted."""
+        bodies = [one for one in self._bodies if captured_ns - one.believed_ns < LOOK_AGAIN_NS]
+        if sum(one.believed for one in bodies) <= self._persons:
+            return bodies
+        return sorted(bodies, key=lambda one: (not one.known, not one.believed))[: self._persons]
 
     def forget(self) -> None:
         """Follows nobody."""

@@ -63,7 +63,8 @@ class OnnxPose:
     Everything else is as in LiteRtPose: bodies are found by MediaPipe's detector (so its wheel and LiteRT are
     needed), followed by their own joints, told apart by PeopleTracker, smoothed by capture time; all people go
     through the network in one batch where it takes one. confidence is the network's own peak, cut to [0, 1].
-    Counters: refused (frames that are no picture or not later than the last), gated (finds not believed a body).
+    Counters: refused (frames that are no picture or not later than the last), gated (finds not believed a body),
+    crowded.
     """
 
     def __init__(self, path: Path, persons: int = 2, threads: int = 2) -> None:
@@ -77,6 +78,11 @@ class OnnxPose:
         self._people: dict[int, Person] = {}
         self._captured_ns: int | None = None
         self.refused = self.gated = 0
+
+    @property
+    def crowded(self) -> int:
+        """Bodies believed and seen often enough, but beyond the people wanted."""
+        return self._tracker.crowded
 
     @property
     def device(self) -> str:

@@ -239,3 +239,16 @@ def test_a_trembling_distance_does_not_reach_the_posture() -> None:
     moved = np.array([person.steady(joints, place, (i + 1) * STEP) for i, place in enumerate(places)])
     assert np.abs((moved - moved[:, :1]) - (joints - joints[0])).max() < 1e-5
     assert moved[30:, 0, 2].std() < 0.02
+
+
+def test_who_is_known_stays_and_a_newcomer_beyond_the_wanted_is_let_go(pictures: Pictures) -> None:
+    rgb = SmallRgb()(pictures("three_people_exercise.avi", 1)[0]).copy()
+    follower = Follower(3, 2)
+    for i in range(12):
+        bodies = list(follower.find(rgb, (i + 1) * 5 * STEP))
+        for one in bodies:
+            one.judge(True, (i + 1) * 5 * STEP)
+    assert len(bodies) == 3
+    follower._persons, bodies[1].known, bodies[2].known = 2, True, True
+    assert set(map(id, follower.find(rgb, 62 * STEP))) == {id(bodies[1]), id(bodies[2])}
+    follower.close()
