@@ -28,6 +28,7 @@ _TORSO[_JOINTS[:_TRUNK]] = 0.5, 0.5, -0.5, -0.5
 # Measured on people in 9 views and on faces, legs, feet, sandals and an empty office chair:
 TRUNK_VISIBILITY = 0.6  # people 0.95 and more; sandals and faces up to 0.50, but the chair 0.99
 LIMB_VISIBILITY = (0.3, 0.5)  # to go on, to begin; people 0.34 and more, 0.5 in 95 % of frames; the chair up to 0.40
+PART_VISIBILITY = 0.7  # the same to begin, where a part of the picture was searched: people 0.74, the chair up to 0.64
 WORST_VISIBILITY = 0.75  # of the four, to begin; people 0.82 and more, sandals often less
 TORSO_M = 0.35  # people 0.39 and more; legs without a body 0.16 to 0.46
 
@@ -46,8 +47,8 @@ class Belief(Enum):
     NONE, DOUBTFUL, SURE = range(3)
 
 
-def believe(found: Landmarks) -> Belief:
-    """Whether these are the landmarks of a body.
+def believe(found: Landmarks, part: bool = False) -> Belief:
+    """Whether these are the landmarks of a body. part: found by searching a part of the picture, closer than the whole.
 
     Numbers must be numbers, shoulders and hips must be seen and inside the picture, the torso as long as a torso, and
     those elbows, wrists, knees and ankles that are inside the picture must be seen too, on average. For a body to be
@@ -63,6 +64,6 @@ def believe(found: Landmarks) -> Belief:
         return Belief.NONE
     visibility = limbs.mean() if len(limbs) else 0.0
     go_on, begin = LIMB_VISIBILITY
-    if visibility >= begin and seen[:_TRUNK].min() >= WORST_VISIBILITY:
+    if visibility >= (PART_VISIBILITY if part else begin) and seen[:_TRUNK].min() >= WORST_VISIBILITY:
         return Belief.SURE
     return Belief.DOUBTFUL if visibility >= go_on else Belief.NONE

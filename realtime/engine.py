@@ -135,6 +135,39 @@ class OrtEngine(BundleEngine):
                 self._refuse(f"must have float32 {put.name} {shape}, has {put.type} {put.shape}")
 
 
+class PlainSession:
+    """ONNX Runtime with any network that comes as a file: on CUDA where this onnxruntime has it, else on the CPU.
+
+    TensorRT's provider is left out: it builds for minutes, anew for each number of people. named: what errors call
+    the network. Raises BundleError where it cannot be loaded or fails.
+    """
+
+    def __init__(self, model: bytes, named: str, threads: int) -> None:
+        self._named = named
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        cuda = PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+        if cuda:
+            _prepare_cuda()
+        providers = [PROVIDERS["cuda"], PROVIDERS["cpu"]] if cuda else [PROVIDERS["cpu"]]
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+        except _ORT_ERRORS as error:
+            raise BundleError(f"{named}: onnxruntime cannot load it ({_line(error)}); name an ONNX file") from error
+        self.device = "cuda" if PROVIDERS["cuda"] in self._session.get_providers() else "cpu"
+        self.inputs = [(put.name, put.type, list(put.shape)) for put in self._session.get_inputs()]
+        self.outputs = [put.name for put in self._session.get_outputs()]
+
+    def __call__(self, batch: np.ndarray) -> list[np.ndarray]:
+        """The outputs, in the network's order, for its first input."""
+        try:
+            return self._session.run(None, {self.inputs[0][0]: batch})
+        except _ORT_ERRORS as error:
+            raise BundleError(f"{self._named}: onnxruntime failed on input {batch.shape} ({_line(error)})") from error
+
+
 def _prepare_cuda() -> None:
     """Refuses an onnxruntime without CUDA, and loads the CUDA libraries that came as wheels."""
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,9 +52,49 @@ class BodyDetector:
         self._network.close()
 
 
+class Lookout:
+    """When and where to look for up to `persons` bodies that are not followed yet.
+
+    The detector runs in every frame while nobody is followed, and every 0.15 s while fewer than wanted are: on the
+    whole picture where one body is wanted, as MediaPipe does, else also on parts of it in turn.
+    """
+
+    def __init__(self, persons: int, threads: int) -> None:
+        self._persons = persons
+        self._detect = BodyDetector(threads)
+        self._looked_ns: int | None = None
+        self._looks = 0
+
+    def new(
+        self, rgb: np.ndarray, captured_ns: int, followed: Sequence[Region], believed: int
+    ) -> list[tuple[Region, bool]]:
+        """The regions of bodies to follow from now on, each with whether it was found in a part of the picture.
+
+        rgb: (H, W, 3) uint8. followed: the regions that are followed, so many of them `believed` bodies.
+        """
+        since_ns = LOOK_EVERY_NS if self._looked_ns is None else captured_ns - self._looked_ns
+        if followed and (believed >= self._persons or since_ns < LOOK_EVERY_NS):
+            return []
+        self._looked_ns = captured_ns
+        height, width = rgb.shape[:2]
+        squares = views(width, height) if self._persons > 1 else (whole(width, height),)
+        turn, self._looks = self._looks % len(squares), self._looks + 1
+        room = min(self._persons - believed, self._persons + SPARE - len(followed))
+        new = [one for one in self._detect(rgb, squares[turn]) if not any(_near(one, other) for other in followed)]
+        return [(one, turn > 0) for one in new[:room]]
+
+    def forget(self) -> None:
+        """Begins with the whole picture again."""
+        self._looked_ns, self._looks = None, 0
+
+    def close(self) -> None:
+        """Frees the detector."""
+        self._detect.close()
+
+
 @dataclass(eq=False)
 class Followed:
-    """Something that the networks take for a body. `believed` is the follower's user's to say."""
+    """Something that the networks take for a body. `believed` and `known` are for the follower's user to say."""
 
     region: Region  # where to look for it in the next frame
     believed_ns: int  # when it was last believed
@@ -61,6 +102,7 @@ class Followed:
     part: bool = False  # found in a part of the picture, not in the whole
     steady: SteadyRegion = field(default_factory=SteadyRegion)
     believed: bool = True
+    known: bool = False  # it has a track id
 
     def judge(self, believed: bool, captured_ns: int) -> None:
         """Takes in whether this frame's find is believed a body."""
@@ -70,64 +112,45 @@ class Followed:
 
 
 class Follower:
-    """Finds and follows up to `persons` bodies.
-
-    The detector runs in every frame while nobody is followed, and every 0.15 s while fewer than wanted are: on the
-    whole picture where one body is wanted, as MediaPipe does, else also on parts of it in turn.
-    """
+    """Finds and follows up to `persons` bodies, and one thing more while some are not believed to be bodies."""
 
     def __init__(self, persons: int, threads: int) -> None:
         self._persons = persons
-        self._detect = BodyDetector(threads)
+        self._lookout = Lookout(persons, threads)
         self._network = Network(read_network(LANDMARKS), threads, "landmark")
         self._crop = SquareCrop(CROP_SIZE, 0.0, 1.0, spread=True)
         self._bodies: list[Followed] = []
-        self._looked_ns: int | None = None
-        self._looks = 0
 
     def find(self, rgb: np.ndarray, captured_ns: int) -> list[Followed]:
         """The bodies in this (H, W, 3) uint8 RGB picture, those followed longest first, each with its `found`."""
-        self._bodies = [one for one in self._bodies if captured_ns - one.believed_ns < LOOK_AGAIN_NS]
-        if self._due(captured_ns):
-            self._looked_ns = captured_ns
-            self._admit(rgb, captured_ns)
-        kept: list[Followed] = []
-        for body in self._bodies:
+        bodies = self._without_surplus(captured_ns)
+        regions, believed = [one.region for one in bodies], sum(one.believed for one in bodies)
+        new = self._lookout.new(rgb, captured_ns, regions, believed)
+        self._bodies = []
+        for body in (*bodies, *(Followed(one, captured_ns, part=part) for one, part in new)):
             raw, presence, heat, world = self._network(self._crop(rgb, crop_matrix(body.region, CROP_SIZE)))
             found = decode_landmarks(raw[0], presence[0, 0], heat[0], world[0], body.region)
-            if _is_there(found, body.part) and not any(_same(found, body.region.side, other) for other in kept):
+            if _is_there(found, body.part) and not any(_same(found, body.region.side, one) for one in self._bodies):
                 body.found, body.region = found, body.steady(found.circle, captured_ns)
-                kept.append(body)
-        self._bodies = kept
-        return kept
+                self._bodies.append(body)
+        return self._bodies
+
+    def _without_surplus(self, captured_ns: int) -> list[Followed]:
+        """Those to go on with: nothing that has long been no body, and nobody new beyond the people wanted."""
+        bodies = [one for one in self._bodies if captured_ns - one.believed_ns < LOOK_AGAIN_NS]
+        if sum(one.believed for one in bodies) <= self._persons:
+            return bodies
+        return sorted(bodies, key=lambda one: (not one.known, not one.believed))[: self._persons]
 
     def forget(self) -> None:
         """Follows nobody."""
-        self._bodies, self._looked_ns, self._looks = [], None, 0
+        self._bodies = []
+        self._lookout.forget()
 
     def close(self) -> None:
         """Frees the networks."""
-        self._detect.close()
+        self._lookout.close()
         self._network.close()
-
-    def _due(self, captured_ns: int) -> bool:
-        """Whether to look for bodies that are not followed yet."""
-        if not self._bodies or self._looked_ns is None:
-            return True
-        return self._believed < self._persons and captured_ns - self._looked_ns >= LOOK_EVERY_NS
-
-    @property
-    def _believed(self) -> int:
-        return sum(body.believed for body in self._bodies)
-
-    def _admit(self, rgb: np.ndarray, captured_ns: int) -> None:
-        """Looks at the whole picture or the part whose turn it is, and follows what is new there."""
-        height, width = rgb.shape[:2]
-        squares = views(width, height) if self._persons > 1 else (whole(width, height),)
-        turn, self._looks = self._looks % len(squares), self._looks + 1
-        room = min(self._persons - self._believed, self._persons + SPARE - len(self._bodies))
-        new = [one for one in self._detect(rgb, squares[turn]) if not any(_near(one, b.region) for b in self._bodies)]
-        self._bodies += [Followed(one, captured_ns, part=turn > 0) for one in new[:room]]
 
 
 def _is_there(found: Found, part: bool) -> bool:

@@ -60,3 +60,30 @@ class SquareCrop:
         if self._low:
             self._input += self._low
         return self._input
+
+
+class BoxCrops:
+    """Cuts upright boxes out of a picture and makes them one batch of a network's input.
+
+    width, height: pixels of the input. mean, spread: (3,) taken off each colour, and what the rest is divided by.
+    """
+
+    def __init__(self, width: int, height: int, mean: tuple[float, ...], spread: tuple[float, ...]) -> None:
+        self._size = (width, height)
+        self._mean, self._gain = np.array(mean, np.float32), np.float32(1) / np.array(spread, np.float32)
+        self._bytes = np.empty((height, width, 3), np.uint8)
+        self._batch = np.empty((0, 3, height, width), np.float32)
+
+    def __call__(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (N, 3, height, width) float32, same colour order; overwritten by the next call.
+
+        boxes: (N, 4) left, top, width, height in pixels of the picture; black outside it.
+        """
+        if len(self._batch) < len(boxes):
+            self._batch = np.empty((len(boxes), *self._batch.shape[1:]), np.float32)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        for place, (left, top, width, height) in enumerate(boxes):
+            matrix = np.array(((width / self._size[0], 0, left), (0, height / self._size[1], top)))
+            cv2.warpAffine(picture, matrix, self._size, dst=self._bytes, flags=flags)
+            self._batch[place] = ((self._bytes - self._mean) * self._gain).transpose(2, 0, 1)
+        return self._batch[: len(boxes)]

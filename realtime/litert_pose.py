@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from realtime.body import Belief, Landmarks, believe
 from realtime.errors import LineError, UsageError
-from realtime.finder import Follower
+from realtime.finder import Followed, Follower
 from realtime.image import SmallRgb
 from realtime.people import Body, PeopleTracker
 from realtime.person import KINECT_AXES, Person, is_picture, standing
@@ -22,7 +22,7 @@ class LiteRtPose:
     the visibility, 0 below 0.1. A pose comes out only for what `believe` takes for a body, once it was sure in 3 of 5
     frames (people.py says when a track begins, goes on and ends).
     Counters: refused (frames that are no picture or not later than the last), gated (bodies that the networks saw and
-    the gate did not believe). Not thread-safe. threads: CPU threads of the networks.
+    the gate did not believe), crowded. Not thread-safe. threads: CPU threads of the networks.
     """
 
     def __init__(self, persons: int = 2, threads: int = 2) -> None:
@@ -49,9 +49,9 @@ class LiteRtPose:
         for followed in self._follower.find(rgb, frame.captured_ns):
             assert followed.found is not None
             landmarks = followed.found.landmarks(width, height, KINECT_AXES)
-            belief = believe(landmarks)
+            belief = believe(landmarks, followed.part)
             followed.judge(belief is not Belief.NONE, frame.captured_ns)
-            found.append((landmarks, belief))
+            found.append((followed, landmarks, belief))
         return self._poses(frame, found, width, height)
 
     def reset(self) -> None:
@@ -67,21 +67,28 @@ class LiteRtPose:
             self._follower.close()
             self._follower = None
 
-    def _poses(self, frame: Frame, found: list[tuple[Landmarks, Belief]], width: int, height: int) -> tuple[Pose, ...]:
+    @property
+    def crowded(self) -> int:
+        """Bodies believed and seen often enough, but beyond the people wanted."""
+        return self._tracker.crowded
+
+    def _poses(
+        self, frame: Frame, found: list[tuple[Followed, Landmarks, Belief]], width: int, height: int
+    ) -> tuple[Pose, ...]:
         """Gives believed bodies to the tracker and makes poses of those it knows."""
-        bodies = [one for one in found if one[1] is not Belief.NONE]
-        tracks = self._tracker.assign(frame.captured_ns, [_body(*one, width, height) for one in bodies])
+        bodies = [one for one in found if one[2] is not Belief.NONE]
+        tracks = self._tracker.assign(frame.captured_ns, [_body(*one[1:], width, height) for one in bodies])
         self.gated += len(found) - len(bodies)
-        self.gated += sum(
-            track is None and belief is not Belief.SURE for track, (_, belief) in zip(tracks, bodies, strict=True)
-        )
         alive = self._tracker.ids
         self._people = {track: person for track, person in self._people.items() if track in alive}
         poses = []
-        for track, (landmarks, _) in zip(tracks, bodies, strict=True):
+        for track, (followed, landmarks, belief) in zip(tracks, bodies, strict=True):
+            followed.known = track is not None
             if track is not None:
                 person = self._people.setdefault(track, Person(track))
                 poses.append(person.pose(frame, landmarks, width, height))
+            elif belief is not Belief.SURE:
+                self.gated += 1
         return tuple(sorted(poses, key=lambda pose: pose.track))
 
 

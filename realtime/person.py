@@ -71,9 +71,13 @@ class Person:
     """
 
     def __init__(self, track: int) -> None:
-        self._track = track
+        self.track = track
         self._joints = OneEuro()
         self._place = OneEuro(PLACE_MIN_CUTOFF, PLACE_BETA)
+
+    def steady(self, joints: np.ndarray, place: np.ndarray, captured_ns: int) -> np.ndarray:
+        """Joints (V, 3) about the hips and their place (3,), smoothed and added: (V, 3) metres in camera space."""
+        return self._joints(joints, captured_ns) + self._place(place, captured_ns)
 
     def pose(self, frame: Frame, found: Landmarks, width: int, height: int) -> Pose:
         """The pose of this frame in KINECT_V2_25; width and height: of the picture that the landmarks are of.
@@ -83,9 +87,9 @@ class Person:
         """
         seen = found.visibility >= UNSEEN
         hips = standing(found, width, height)[0]
-        place = self._place(place_of(hips, scale_of(found, width, height), width, height), frame.captured_ns)
-        world = self._joints(found.world, frame.captured_ns) + place
+        place = place_of(hips, scale_of(found, width, height), width, height)
+        world = self.steady(found.world, place, frame.captured_ns)
         joints, confidence = convert(world, found.visibility * seen, BLAZEPOSE_33, KINECT_V2_25)
         places = mapping(BLAZEPOSE_33, KINECT_V2_25) @ found.image  # (25, 2)
         box = box_around(found.image[seen] if seen.any() else found.image)
-        return Pose(frame.index, frame.captured_ns, self._track, KINECT_V2_25, joints, confidence, places, box)
+        return Pose(frame.index, frame.captured_ns, self.track, KINECT_V2_25, joints, confidence, places, box)

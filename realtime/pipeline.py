@@ -22,7 +22,10 @@ class FindsPoses(Protocol):
 
     refused: int
     gated: int
-    crowded: int
+
+    @property
+    def crowded(self) -> int:
+        """A counter like the others; a stage may count it elsewhere."""
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this frame, none where nobody is seen or the frame is no good."""
