@@ -127,10 +127,8 @@ class JsonLines(logging.Formatter):
         }
         if self.source:
             said["source"] = self.source
-        return json.dumps(said | ({"trace": record.exc_text} if record.exc_text else {}))
-
-
-_tracebacks = logging.Formatter()
+        trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        return json.dumps(said | ({"trace": trace} if trace else {}))
 
 
 class Lines(logging.Handler):
@@ -143,14 +141,9 @@ class Lines(logging.Handler):
         self._timer: threading.Timer | None = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Filters, then prints: a copy, whose traceback is text in exc_text, so that a filter has only texts to change.
-
-        What counts as the same message is decided before a filter changes it.
-        """
-        seen = logging.makeLogRecord(record.__dict__)
+        """Filters a copy, then prints it. What counts as the same message is decided before a filter changes it."""
+        seen = logging.makeLogRecord({**record.__dict__, "exc_text": None})  # another handler may have kept it
         seen.__dict__.setdefault(TEMPLATE, str(record.msg))
-        if seen.exc_info:
-            seen.exc_text, seen.exc_info = _tracebacks.formatException(seen.exc_info), None
         return bool(super().handle(seen))
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+from realtime.addresses import check_bind, check_http
 from realtime.backends import open_engine
 from realtime.bundle import default_bundle, load_bundle
 from realtime.errors import AddressError, LineError, SourceError, UsageError
@@ -50,14 +51,31 @@ def _looks(config: Config, open_: Callable[[], Source]) -> Iterator[tuple[str, L
         yield "interactions", lambda: _bundle(second)
     yield "engine", lambda: _engine(config)
     yield "source", lambda: first_frame(open_)
-    if told.pub != "none":
-        yield "pub", lambda: free(told.pub, ports=2)
-    for name, address in (("control", told.control), ("http", told.http)):
-        if address is not None:
-            yield name, lambda address=address: free(address)  # type: ignore[misc]
+    yield from _addresses(config)
     for name, path in (("events", told.events), ("journal", told.journal), ("record", told.record)):
         if path is not None:
             yield name, lambda path=path, new=name == "record": writable(path, new)  # type: ignore[misc]
+
+
+def _addresses(config: Config) -> Iterator[tuple[str, Look]]:
+    told = config.output
+
+    def bus(address: str, flag: str, ports: int) -> str:
+        check_bind(address, told.keys, flag)
+        return free(address, ports)
+
+    def page(address: str) -> str:
+        check_http(address)
+        return free(address)
+
+    if told.pub != "none":
+        yield "pub", lambda: bus(told.pub, "--pub", 2)
+    if told.control is not None:
+        control = told.control
+        yield "control", lambda: bus(control, "--control", 1)
+    if told.http is not None:
+        http = told.http
+        yield "http", lambda: page(http)
 
 
 def _settings(config: Config) -> str:

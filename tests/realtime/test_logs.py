@@ -130,8 +130,9 @@ def test_quiet_lets_errors_through_alone():
 class Hide(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = record.getMessage().replace("s3cret", "***"), None
-        if record.exc_text:
-            record.exc_text = record.exc_text.replace("s3cret", "***")
+        if record.exc_info:
+            record.exc_text = logging.Formatter().formatException(record.exc_info).replace("s3cret", "***")
+            record.exc_info = None
         return True
 
 

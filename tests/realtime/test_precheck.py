@@ -57,6 +57,9 @@ def test_a_line_that_can_run_is_told_so_and_nothing_is_left_behind(checked, tmp_
         (("--source", "/nowhere.mp4"), "source", 4),
         (("--events", "/nowhere/e.jsonl"), "events", 2),
         (("--pub", "tcp://127.0.0.1"), "pub", 2),
+        (("--pub", "tcp://0.0.0.0:5556"), "pub", 2),  # without keys
+        (("--control", "tcp://*:5558"), "control", 2),
+        (("--http", "0.0.0.0:8080"), "http", 2),
     ],
 )
 def test_a_fault_has_its_own_line_and_code_and_hides_no_other(checked, flags, what, code):
