@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from realtime.command import run_command
 from realtime.config import Settings, as_toml, read_cameras
@@ -140,9 +141,8 @@ def picture(children: Sequence[LineProcess]) -> Table:
         table.add_column(heading, justify="right" if heading in ("up", "starts") else "left", no_wrap=heading != "")
     for child in children:
         up = f"{child.up_s // 3600:.0f}:{child.up_s // 60 % 60:02.0f}:{child.up_s % 60:02.0f}" if child.up_s else ""
-        colour = COLOURS.get(child.state, "")
-        state = f"[{colour}]{child.state}[/]" if colour else child.state
-        table.add_row(child.name, state, str(child.pid or ""), up, str(child.starts), child.status.replace("[", "\\["))
+        state = Text(child.state, style=COLOURS.get(child.state, ""))  # no markup: a status may hold brackets
+        table.add_row(Text(child.name), state, str(child.pid or ""), up, str(child.starts), Text(child.status))
     return table
 
 

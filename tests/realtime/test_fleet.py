@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from realtime.config import read_cameras
-from realtime.fleet import Fleet, command_of, is_endless
+from realtime.fleet import Fleet, command_of, is_endless, picture
 from realtime.notify import Notifier
 from realtime.process import LineProcess, Pace
 from tests.realtime.hands import ROOT, free_address
@@ -324,3 +327,15 @@ def test_what_has_an_end_and_what_has_none(tmp_path, setting, endless):
     path = tmp_path / "c.toml"
     path.write_text(f"[camera.a]\nsource = {setting}\n")
     assert is_endless(read_cameras(path)[0]) is endless
+
+
+def test_the_table_shows_each_camera_as_it_is(keep):
+    kept = keep(LIVES.replace("12 fps", "12 fps, [odd] 3/2"))
+    kept.until(lambda: kept.child.state == "running" and bool(kept.child.status))
+    out = io.StringIO()
+    console = Console(file=out, width=100)
+    with Live(picture([kept.child]), console=console, auto_refresh=False) as live:
+        console.print("a line above it", markup=False)
+        live.update(picture([kept.child]), refresh=True)
+    row = next(line for line in out.getvalue().splitlines() if "door" in line)
+    assert row.split()[:3] == ["door", "running", str(kept.child.pid)] and "[odd] 3/2" in row
