@@ -6,14 +6,12 @@ One loop: frame -> poses -> windows -> scores -> events, and what it decides is 
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
 
+from realtime.stop import Stop, leave_while_loading
+
 if __name__ == "__main__":  # while the rest loads nothing is open yet, so a signal simply ends the program
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
-    for quietly in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(quietly, lambda number, frame: os._exit(0))
+    leave_while_loading()
 
 import time
 from contextlib import ExitStack
@@ -39,7 +37,6 @@ from realtime.schema import SECOND_NS, EndReason, Frame, State
 from realtime.scoring import Engine
 from realtime.settings import MOST_PERSONS, Config, check
 from realtime.source import Source, open_source
-from realtime.stop import Stop
 from realtime.terminal import Terminal
 from realtime.window import WindowBuffer
 

@@ -11,6 +11,38 @@ from types import FrameType
 DRAIN_S = 2.5  # from the first signal on; two seconds are promised
 AT_ONCE_S = 0.5  # from the second on
 INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+_mouths: set[int] = set()  # what the C handler of signals writes to, while somebody of this file listens
+
+
+def leave_while_loading() -> None:
+    """Until a `Stop` takes over a signal ends the process at once: nothing is open yet.
+
+    A thread does it, since a library that hangs while it is loaded keeps the main thread from hearing of signals.
+    """
+    ear = _listen()
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+    threading.Thread(target=_leave_at_once, args=(ear,), name="stop-loading", daemon=True).start()
+
+
+def _leave_at_once(ear: int) -> None:
+    select.select([ear], [], [])
+    given = os.read(ear, 64)
+    if given:
+        os._exit(INTERRUPTED if given[0] == signal.SIGINT else 0)
+    os.close(ear)
+
+
+def _listen() -> int:
+    """A descriptor that gives the number of each signal as it comes; who listened before reads an end."""
+    ear, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    if before in _mouths:
+        _mouths.remove(before)
+        os.close(before)
+    _mouths.add(mouth)
+    return ear
 
 
 class Stop:
@@ -24,12 +56,9 @@ class Stop:
     def __init__(self, drain_s: float = DRAIN_S) -> None:
         self.code: int | None = None
         self._opening, self._drain_s = True, drain_s
-        self._ear, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._mouth = mouth
-        self._before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)  # written to by the C handler, at once
-        signal.signal(signal.SIGINT, self._hear)
-        for quietly in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
-            signal.signal(quietly, self._hear)
+        self._ear = _listen()
+        for number in _SIGNALS:
+            signal.signal(number, self._hear)
         threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
     def running(self) -> None:
@@ -41,8 +70,10 @@ class Stop:
     def close(self) -> None:
         """Takes the thread away, for programs that go on; not where a signal has come, for then the end must come."""
         if self.code is None:
-            signal.set_wakeup_fd(self._before)
-            os.close(self._mouth)  # the thread reads the end and closes the other one
+            mouth = signal.set_wakeup_fd(-1)
+            if mouth in _mouths:
+                _mouths.remove(mouth)
+                os.close(mouth)  # the thread reads an end and closes the other side
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.code is not None:
@@ -62,7 +93,7 @@ class Stop:
             if not given:
                 os.close(self._ear)
                 return
-            heard += [number for number in given if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+            heard += [number for number in given if number in _SIGNALS]
             if heard:
                 limit_s = self._drain_s if len(heard) == 1 else AT_ONCE_S
 
