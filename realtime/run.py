@@ -6,36 +6,38 @@ One loop: frame -> poses -> windows -> scores -> events, and what it decides is 
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
 
+from realtime.stop import Stop, leave_while_loading
+
 if __name__ == "__main__":  # while the rest loads nothing is open yet, so a signal simply ends the program
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
-    for quietly in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(quietly, lambda number, frame: os._exit(0))
+    leave_while_loading()
 
 import time
 from contextlib import ExitStack
-from types import FrameType
+from dataclasses import replace
 
 from rich.console import Console
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
+from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
 from realtime.errors import LineError, SourceError
 from realtime.feed import Change
+from realtime.logs import set_up
 from realtime.meter import Meter
+from realtime.notify import Notifier, follow_fleet
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
 from realtime.pose import MediaPipePose, PassThrough
+from realtime.precheck import precheck
 from realtime.report import Outputs, Reporter
 from realtime.schema import SECOND_NS, EndReason, Frame, State
 from realtime.scoring import Engine
 from realtime.settings import MOST_PERSONS, Config, check
 from realtime.source import Source, open_source
-from realtime.terminal import Terminal, log_to
+from realtime.terminal import Terminal
 from realtime.window import WindowBuffer
 
 EXAMPLES = """examples:
@@ -64,24 +66,6 @@ exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine r
 CROWD_S = 60.0  # how often it is said that more people are in view than are followed
 
 
-class Stop:
-    """What ends the loop from outside: Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.code: int | None = None
-        signal.signal(signal.SIGINT, self._interrupt)
-        for quietly in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
-            signal.signal(quietly, self._terminate)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None:
-            raise KeyboardInterrupt
-        self.code = 130
-
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        self.code = 0
-
-
 class Deadline:
     """Tells when so many seconds of a source's own time are over. waits: its silence counts as well."""
 
@@ -105,11 +89,18 @@ class Line:
     """A source, the pipeline with its engine, and its reporter, run as one loop."""
 
     def __init__(
-        self, source: Source, pipeline: Pipeline, engine: Engine, reporter: Reporter, terminal: Terminal, stop: Stop
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        engine: Engine,
+        reporter: Reporter,
+        terminal: Terminal,
+        stop: Stop,
+        notifier: Notifier | None = None,
     ) -> None:
         self._source, self._pipeline, self._reporter = source, pipeline, reporter
         self._engine, self._backend = engine, engine.backend
-        self._terminal, self._stop = terminal, stop
+        self._terminal, self._stop, self._notifier = terminal, stop, notifier or Notifier()
         self._meter = Meter()
         self._persons: tuple[int, int] = (0, 0)
         self._crowded: tuple[int, float] = (0, 0.0)  # poses turned away so far, and when that may be said again
@@ -120,6 +111,8 @@ class Line:
 
         waits: the source's silence counts as its time.
         """
+        self._stop.running()
+        self._notifier.ready(f"{self._source.info.id} on {self._backend}")
         self._reporter.status("online", self._now_ns)
         try:
             reason = self._play(Deadline(duration_s, waits))
@@ -144,6 +137,7 @@ class Line:
                 self._take(self._pipeline.step(frame))
             elif isinstance(item, Change):
                 self._turn(item)
+            self._notifier.alive()
             self._beat(self._source.paced)
             if self._stop.code is not None or self._terminal.closed:
                 break
@@ -189,6 +183,7 @@ class Line:
             reading, self._source.dropped, refused, self._pipeline.open_events, persons, self._source.reconnects
         )
         self._warn_of_crowd()
+        self._notifier.status(f"{reading.fps:.1f} fps, {persons} in view, {self._source.dropped} dropped")
         self._terminal.beat(reading, self._source.dropped, refused, persons, self._pipeline.gated)
 
     def _warn_of_crowd(self) -> None:
@@ -203,6 +198,7 @@ class Line:
 
     def _finish(self, reason: EndReason, state: State, why: str | None) -> None:
         """Ends every open event, tells the last state and frees everything; also after an error."""
+        self._notifier.stopping(why or state)
         try:
             try:
                 told = self._reporter.events(self._pipeline.close(self._now_ns, reason))
@@ -234,36 +230,50 @@ def make_pipeline(pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, perso
 
 def run(config: Config, console: Console) -> int:
     """Puts the line together and runs it; LineError says what is wrong."""
+    given = config.input
+
+    def play() -> Source:
+        return open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+
+    if config.program.check:
+        return precheck(config, play, print)
     check(config)
-    log_to(console, config.output.quiet)
-    stop = Stop()
+    logs = set_up(console, quiet=config.output.quiet, as_json=config.output.log_json)
+    stop, notifier = Stop(), Notifier.from_environment()
+    follow_fleet()
     bundle = load_bundle(config.recognition.bundle or default_bundle())
-    chosen, given, outputs = config.recognition, config.input, config.output
+    chosen, outputs = config.recognition, config.output
     address = None if outputs.pub == "none" else outputs.pub
     to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
+        opened.callback(logs.flush)
+        opened.callback(stop.close)
+        opened.callback(notifier.close)
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
-        source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+        source = play()
         opened.callback(source.close)
+        if given.name:
+            source.info = replace(source.info, id=given.name)
+        logs.name(source.info.id)
         reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
         opened.callback(reporter.close)
         skeletons = source.info.skeletons
         pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
         persons = chosen.persons or (MOST_PERSONS if skeletons else 1)
-        terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
+        terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless, logs)
         terminal.opening(reporter.address, engine.backend, engine.why)
         if persons > 1 and not skeletons:
             terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
         if outputs.wait_subscriber:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
-        line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
+        line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop, notifier)
         return line.run(given.duration, waits=source.info.live or given.source == "-")
 
 
 def main() -> int:
     """Command line; returns the exit code."""
-    return run_command(Config, "realtime.run", EXAMPLES, run)
+    return run_command(Config, "realtime.run", EXAMPLES, run, read_command_line)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from rich.status import Status
 
 from realtime.bundle import Bundle
 from realtime.feed import SourceInfo
+from realtime.logs import Logs
 from realtime.messages import ActionEvent
 from realtime.meter import Reading
 from realtime.pipeline import Step
@@ -24,11 +24,16 @@ SLOW_AFTER_S = 5
 
 
 class Terminal:
-    """Prints to standard error, so standard output stays free. `closed` turns true when the window is closed."""
+    """Prints to standard error, so standard output stays free. `closed` turns true when the window is closed.
 
-    def __init__(self, console: Console, bundle: Bundle, info: SourceInfo, quiet: bool, show: bool) -> None:
+    logs: what is said goes out with what modules log, in its form; None prints to the console itself.
+    """
+
+    def __init__(
+        self, console: Console, bundle: Bundle, info: SourceInfo, quiet: bool, show: bool, logs: Logs | None = None
+    ) -> None:
         self.closed = False
-        self._console, self._bundle, self._info, self._quiet = console, bundle, info, quiet
+        self._console, self._bundle, self._info, self._quiet, self._logs = console, bundle, info, quiet, logs
         self._begun_ns: int | None = None
         self._gated = self._doubtful_s = self._slow_s = 0
         self._open: dict[str, str] = {}
@@ -71,7 +76,7 @@ class Terminal:
         """Once a second: the status line, on a terminal only; and advice where nothing can come of what is seen."""
         self._advise(persons, gated)
         self._warn_of_slowness(reading)
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal or (self._logs is not None and self._logs.as_json):
             return
         age = f", frame age p95 {reading.frame_age_ms[1]:.0f} ms" if reading.frame_age_ms else ""
         lost = f", {drops} dropped" if drops else ""
@@ -133,22 +138,9 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """One line, unless quiet."""
-        if not self._quiet:
+        if self._quiet:
+            return
+        if self._logs is not None:
+            self._logs.say(text)
+        else:
             self._console.print(text, markup=False, soft_wrap=True)
-
-
-class _LogLines(logging.Handler):
-    """Prints what modules log above the status line, which would otherwise be drawn over it."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(f"{record.levelname.lower()}: {self.format(record)}", markup=False, soft_wrap=True)
-
-
-def log_to(console: Console, quiet: bool) -> None:
-    """Sends warnings of every module to this console; only errors with quiet."""
-    level = logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", handlers=[_LogLines(console)])

@@ -41,7 +41,8 @@ DOORS = {
     "ai_edge_litert": {"litert"},
     "msgspec": {"messages"},
     "mcap": {"recording"},
-    "rich": {"command", "show", "terminal"},
+    "rich": {"command", "logs", "show", "terminal"},
+    "tomli": {"configfile"},
     "tyro": {"command", "settings", "config"},
 }
 COMMAND_LINE = {"tyro", "rich"}
