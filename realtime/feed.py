@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from realtime.errors import SourceError
 from realtime.schema import SECOND_NS, Frame
@@ -227,7 +227,7 @@ class Feed:
                         log.warning("%s is read slower than it plays; its time is stretched", self.info.id)
                         told = True
                     start_ns += now_ns - due_ns
-            yield shifted(frame, start_ns)
+            yield _later(frame, start_ns)
 
 
 class Replay:
@@ -254,25 +254,24 @@ class Replay:
         frame = next(self._opened.frames)
         if self._start_ns is None:
             self._start_ns = time.monotonic_ns() - frame.captured_ns
-        return shifted(frame, self._start_ns)
+        return _later(frame, self._start_ns)
 
     def close(self) -> None:
         """Frees the file; a second call does nothing."""
         self._opened.release()
 
 
-Item = TypeVar("Item", Frame, Change)
-
-
-def shifted(item: Item, by_ns: int) -> Item:
-    """The frame and its poses, or the change, at a later capture time."""
-    captured_ns = item.captured_ns + by_ns
-    if isinstance(item, Change):
-        return replace(item, captured_ns=captured_ns)
-    frame, poses = item, item.poses
+def shifted(frame: Frame, by_ns: int) -> Frame:
+    """The frame and its poses at a later capture time."""
+    captured_ns = frame.captured_ns + by_ns
+    poses = frame.poses
     if poses:
         poses = tuple(replace(pose, captured_ns=captured_ns) for pose in poses)
     return replace(frame, captured_ns=captured_ns, poses=poses)
+
+
+def _later(item: Frame | Change, by_ns: int) -> Frame | Change:
+    return shifted(item, by_ns) if isinstance(item, Frame) else replace(item, captured_ns=item.captured_ns + by_ns)
 
 
 def after_first(frames: Iterator[Frame], nothing: str) -> tuple[Frame, Iterator[Frame]]:

@@ -146,9 +146,7 @@ class Live:
 
     def _start(self, reader: _Reader) -> None:
         reader.turn(busy=True)
-        reader.thread = threading.Thread(
-            target=self._run, args=(reader,), name=f"capture-{self.info.id}", daemon=True
-        )
+        reader.thread = threading.Thread(target=self._run, args=(reader,), name=f"capture-{self.info.id}", daemon=True)
         reader.thread.start()
 
     def _tend(self) -> Change | None:
@@ -216,7 +214,7 @@ class Live:
             if self._current(reader):
                 self._note_loss(reader)
                 reader.opened = None
-                self._slot.put(self._loss(lost))
+                self._put(self._loss(lost))
 
     def _deliver(self, reader: _Reader, frame: Frame) -> bool:
         """Hands a frame over with what is to be said before it; False where this reader is no longer the one."""
@@ -229,7 +227,7 @@ class Live:
             if self._lost:
                 self._watch.begin()
             change, deliver = self._watch.see(frame)
-            change = self._returned(frame, away_s) or change
+            change = self._returned(frame, away_s, change)
             slept_s = self._sleep.slept_s()
             if slept_s:
                 slept = f"the machine slept for {slept_s:.0f} s"
@@ -251,10 +249,10 @@ class Live:
         self._damaged = self.corrupt
         return away_s
 
-    def _returned(self, frame: Frame, away_s: float) -> Change | None:
-        """What is said before the first frame after a silence."""
+    def _returned(self, frame: Frame, away_s: float, seen: Change | None) -> Change | None:
+        """What is said before the first frame after a silence, and else what was seen in the frame."""
         if self._state not in ("stalled", "reconnecting"):
-            return None
+            return seen
         lost, attempts = self._lost, self._attempts
         self._lost, self._attempts, self._told_hanging = False, 0, False
         named = "camera" if self.info.kind == "camera" else "stream"
@@ -262,7 +260,8 @@ class Live:
         if lost:
             self._past.reconnects += 1
         tried = f", back at attempt {attempts}" if attempts else ""
-        return Change(self._watch.state, frame.captured_ns, why + tried, why)
+        also = f"; {seen.reason}" if lost and seen is not None and seen.reason else ""  # another size
+        return Change(self._watch.state, frame.captured_ns, why + tried + also, why)
 
     def _note_loss(self, reader: _Reader) -> None:
         if reader.opened is not None:
@@ -271,13 +270,16 @@ class Live:
             self._backoff.was_healthy(self._last_s - self._healthy_since_s)
             self._healthy_since_s = None
 
-    def _loss(self, why: str) -> Change:
-        """What is said of a loss: only the 1st, 2nd, 4th, 8th… in a row is worth a line."""
+    def _loss(self, why: str) -> Change | None:
+        """What is said of a loss or of an attempt that failed: of those in a row the 1st, 2nd, 4th, 8th and so on."""
         self._lost = True
-        first = self._state != "reconnecting"
-        self._state = "reconnecting"
-        reset = f"the {'camera' if self.info.kind == 'camera' else 'stream'} was lost" if first else None
-        return Change("reconnecting", time.monotonic_ns(), why, reset)
+        if self._state != "reconnecting":
+            self._state = "reconnecting"
+            named = "camera" if self.info.kind == "camera" else "stream"
+            return Change("reconnecting", time.monotonic_ns(), f"{why}; trying again", f"the {named} was lost")
+        if self._attempts & (self._attempts - 1):
+            return None
+        return Change("reconnecting", time.monotonic_ns(), f"{why} (attempt {self._attempts}, trying again)")
 
     def _try_again(self, reader: _Reader) -> None:
         """Waits, then opens the source once; where that fails, says so now and then."""
@@ -302,13 +304,13 @@ class Live:
 
     def _failed(self, reader: _Reader, why: str) -> None:
         with self._lock:
-            if not self._current(reader):
-                return
-            self._attempts += 1
-            if self._attempts & (self._attempts - 1) == 0:
-                self._slot.put(
-                    Change("reconnecting", time.monotonic_ns(), f"{why} (attempt {self._attempts}, trying again)")
-                )
+            if self._current(reader):
+                self._attempts += 1
+                self._put(self._loss(why))
+
+    def _put(self, change: Change | None) -> None:
+        if change is not None:
+            self._slot.put(change)
 
     def _wait(self, reader: _Reader, seconds: float) -> None:
         until_s = time.monotonic() + seconds

@@ -30,8 +30,10 @@ DARK_NS = SECOND_NS
 DARK_MEAN, DARK_SPREAD = 16, 12  # of 255: darker and flatter than this nobody can be made out
 LIT_MEAN, LIT_SPREAD = 20, 16  # and this is light again
 SLOW_FPS, WELL_FPS = 4.0, 5.0
-RATE_NS = 3 * SECOND_NS  # over which the rate is measured
-RATE_CHANGE = 1.4  # a rate that changes by this factor is another rate
+RATE_NS = 2 * SECOND_NS  # over which the rate is measured
+SLOW_NS = SECOND_NS  # it must be low for so long, which a short silence alone does not bring about
+RATE_CHANGE = 1.4  # a rate that changes by this factor, for 3 s, is another rate
+RATE_CHANGE_NS = 3 * SECOND_NS
 
 
 class Still:
@@ -62,7 +64,7 @@ class Still:
 
 
 class Rate:
-    """Frames a second over the last three seconds of capture time, and whether that is too few."""
+    """Frames a second over the last two seconds of capture time, and whether that is too few for a second."""
 
     def __init__(self) -> None:
         self.nominal: float | None = None  # what the source gives when it is well
@@ -72,31 +74,35 @@ class Rate:
         """Measures anew; the nominal rate is kept."""
         self._times: deque[int] = deque()
         self._begun_ns: int | None = None
-        self.fps: float | None = None  # None until three seconds were seen
+        self.fps: float | None = None  # None until two seconds were seen
         self.slow = False
+        self._slow_since_ns: int | None = None
         self._other_since_ns: int | None = None
 
     def see(self, now_ns: int) -> str | None:
         """Takes in one frame; a sentence where the source gives another rate than before, for three seconds."""
         self._begun_ns = now_ns if self._begun_ns is None else self._begun_ns
         self._times.append(now_ns)
-        while self._times[0] < now_ns - RATE_NS:
+        while self._times[0] <= now_ns - RATE_NS:
             self._times.popleft()
         if now_ns - self._begun_ns < RATE_NS:
             return None
-        # Counted as intervals that ended within the time: one frame in three seconds is a third of a frame a second.
-        self.fps = max(len(self._times) - 1, 0.33) / (RATE_NS / SECOND_NS)
-        self.slow = self.fps < (WELL_FPS if self.slow else SLOW_FPS)
-        return self._changed(self.fps, now_ns)
+        self.fps = len(self._times) / (RATE_NS / SECOND_NS)
+        if self.fps >= (WELL_FPS if self.slow else SLOW_FPS):
+            self.slow, self._slow_since_ns = False, None
+            return self._changed(self.fps, now_ns)
+        self._slow_since_ns = now_ns if self._slow_since_ns is None else self._slow_since_ns
+        self.slow = now_ns - self._slow_since_ns >= SLOW_NS
+        self._other_since_ns = None
+        return None
 
     def _changed(self, fps: float, now_ns: int) -> str | None:
-        if self.nominal is None:
-            self.nominal = fps
-        if 1 / RATE_CHANGE < fps / self.nominal < RATE_CHANGE or self.slow:
+        self.nominal = fps if self.nominal is None else self.nominal
+        if 1 / RATE_CHANGE < fps / self.nominal < RATE_CHANGE:
             self._other_since_ns = None
             return None
         self._other_since_ns = now_ns if self._other_since_ns is None else self._other_since_ns
-        if now_ns - self._other_since_ns < RATE_NS:
+        if now_ns - self._other_since_ns < RATE_CHANGE_NS:
             return None
         before, self.nominal, self._other_since_ns = self.nominal, fps, None
         return f"it gives {fps:.0f} frames a second now, {before:.0f} before"
@@ -158,7 +164,7 @@ class Watch:
             few = f"{self.rate.fps or 0:.1f} frames a second, too few to recognise much (below {SLOW_FPS:.0f})"
             return f"{few}; check light, cable and network"
         back = {"dark": "there is light again", "frozen": "the picture changes again"}
-        return back.get(was, f"{self.rate.fps or 0:.0f} frames a second again")
+        return back.get(was, "enough frames a second again")
 
     def _break(self, frame: Frame) -> str | None:
         """Why this picture does not continue the one before it: another size, or a gap in time."""
