@@ -234,7 +234,7 @@ class Live:
                 change = Change(self._watch.state, frame.captured_ns, slept, slept)
             if change is not None:
                 self._state = change.state
-                self._slot.put(change)
+                self._put(change)
             if deliver:
                 self._past.dropped += self._slot.put(frame)
             return True
@@ -310,7 +310,7 @@ class Live:
 
     def _put(self, change: Change | None) -> None:
         if change is not None:
-            self._slot.put(change)
+            self._past.dropped += self._slot.put(change)
 
     def _wait(self, reader: _Reader, seconds: float) -> None:
         until_s = time.monotonic() + seconds

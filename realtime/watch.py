@@ -39,8 +39,10 @@ RATE_CHANGE_NS = 3 * SECOND_NS
 class Still:
     """The same thing again and again: from when it is withheld, and from when it is told."""
 
-    def __init__(self, after_ns: int = STILL_NS) -> None:
+    def __init__(self, after_ns: int, most_ns: int) -> None:
+        """after_ns: withheld from then on; most_ns: what the time until it is told doubles up to."""
         self._after_ns = self._patience_ns = after_ns
+        self._most_ns = most_ns
         self._since_ns: int | None = None
         self._ended_ns: int | None = None  # when the last spell ended
         self.withheld = self.told = False
@@ -49,7 +51,7 @@ class Still:
         """Takes in whether this frame shows the same as the one before it."""
         if not same:
             if self.withheld:
-                self._patience_ns = min(2 * self._patience_ns, PATIENCE_MOST_NS)
+                self._patience_ns = min(2 * self._patience_ns, self._most_ns)
                 self._ended_ns = now_ns
             self._since_ns, self.withheld, self.told = now_ns, False, False
             return
@@ -123,7 +125,7 @@ class Watch:
         """
         self.state: State = "online"
         self.rate.begin()
-        self._still, self._dark = Still(), Still(DARK_NS)
+        self._still, self._dark = Still(STILL_NS, PATIENCE_MOST_NS), Still(DARK_NS, DARK_NS)
         self._last: Frame | None = None
         self._grid: np.ndarray | None = None  # GRID, uint8, of the last picture
         self._interval_ns = 0  # between the last two frames
@@ -142,7 +144,7 @@ class Watch:
         self.state = self._state()
         deliver = not (self._dark.withheld or self._still.withheld)
         if self.state == was:
-            why = broken or rate
+            why = broken or (rate if was == "online" else None)
             return Change(was, now_ns, why, broken) if why else None, deliver
         unseen = [_UNSEEN[state] for state in (self.state, was) if state in _UNSEEN]
         return Change(self.state, now_ns, self._reason(was), broken or (unseen[0] if unseen else None)), deliver
