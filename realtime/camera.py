@@ -288,8 +288,8 @@ class _Fresh:
     """Tells old pictures from those taken just now, by when they came.
 
     A server that had kept some sends them faster than they were taken: they end with the first one that waited for its
-    turn. And a parser holds each picture back until the next one begins, so that the first after a silence is from
-    before it: its own time goes on by much less than the silence lasted.
+    turn. And demuxer and parser hold a picture back until the next one begins, so that the first after a silence, or at
+    the end, are from before it: their own time goes on by much less than the silence lasted.
     """
 
     def __init__(self, fps: float | None, held_back: bool) -> None:
@@ -303,13 +303,12 @@ class _Fresh:
         """Whether the picture that came now, with this time of its own, is to be delivered."""
         waited_ns, passed_s = arrived_ns - self._last_ns, (media_s or 0.0) - self._media_s
         self._last_ns, self._media_s = arrived_ns, media_s or 0.0
-        if self._first_ns is None:
-            self._first_ns = arrived_ns
-            return False
-        if not self._live:
+        old = self._held_back and waited_ns > HELD_NS and passed_s < waited_ns / SECOND_NS / 2
+        if self._first_ns is None or (self._live and old):
+            self._first_ns, self._live = arrived_ns, False
+        elif not self._live:
             self._live = waited_ns > self._period_ns / 2 or arrived_ns - self._first_ns > BACKLOG_NS
-            return self._live
-        return not (self._held_back and waited_ns > HELD_NS and passed_s < waited_ns / SECOND_NS / 2)
+        return self._live
 
 
 def _stream_frames(

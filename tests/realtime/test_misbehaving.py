@@ -52,7 +52,9 @@ class Seen:
         self.ages_ms: list[float] = []
         self.waits_s: list[float] = []
 
-    def until(self, done: Callable[[], bool], at_most_s: float = 12.0, age: Callable[[int], float] | None = None) -> None:
+    def until(
+        self, done: Callable[[], bool], at_most_s: float = 12.0, age: Callable[[int], float] | None = None
+    ) -> None:
         end_s = asked_s = time.monotonic()
         for item in self.source:
             now_s = time.monotonic()
@@ -101,6 +103,7 @@ def check_numbers(seen: Seen) -> None:
     assert all(a < b for a, b in itertools.pairwise(seen.stamps))  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_good_stream_is_young_at_any_pace_of_the_consumer(camera):
     for pause_s in (0.0, 1 / 7):
         seen = played(camera, "normal")
@@ -182,6 +185,7 @@ def test_a_picture_that_shows_nothing_new_is_withheld(camera, mode, state, at_s)
     assert len(seen.stamps) == frames and max(seen.waits_s) < 0.2 + SLACK_S  # and the line goes on beating
 
 
+@pytest.mark.slow
 def test_a_slow_stream_is_degraded_in_three_seconds_and_still_seen(camera):
     seen = played(camera, "slow", after=30)
     seen.until(seen.has("degraded"))
@@ -253,6 +257,7 @@ def test_an_rtsp_camera_whose_power_is_cut_comes_back():
     assert np.percentile(seen.ages_ms, 75) < 133 and max(seen.ages_ms) < 1000  # one period of it is the parser's
 
 
+@pytest.mark.slow
 @rtsp
 def test_an_rtsp_camera_whose_cable_is_pulled_gives_no_old_picture():
     with RtspServer() as server:
@@ -270,17 +275,18 @@ def test_an_rtsp_camera_whose_cable_is_pulled_gives_no_old_picture():
     assert None not in seen.stamps and max(seen.ages_ms) < 1000
 
 
+@pytest.mark.slow
 def test_a_named_pipe_whose_writer_goes_is_waited_for(tmp_path: Path):
     pipe = tmp_path / "camera.ts"
     os.mkfifo(pipe)
-    with PipeSender(str(pipe)) as sender:
+    with PipeSender(pipe) as sender:
         seen = Seen(open_source(str(pipe), fast=False))  # type: ignore[arg-type]
         seen.until(lambda: len(seen.stamps) > 20, age=of_now)
         sender.silent.set()
         seen.until(seen.has("stalled"), age=of_now)
         assert seen.first("stalled")[0] - seen.came_s[-1] < 3
     seen.until(seen.has("stalled", "reconnecting"), age=of_now)
-    with PipeSender(str(pipe)):
+    with PipeSender(pipe):
         seen.until(seen.has("reconnecting", "online"), age=of_now)
         seen.until(lambda had=len(seen.stamps): len(seen.stamps) > had + 10, age=of_now)
         seen.source.close()
