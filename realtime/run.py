@@ -244,7 +244,9 @@ def run(config: Config, console: Console) -> int:
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
-        source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+        source = open_source(
+            given.source, fast=given.fast, mirror=given.mirror, loop=given.loop, fps=given.fps, seed=given.seed
+        )
         opened.callback(source.close)
         reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
         opened.callback(reporter.close)

@@ -77,6 +77,11 @@ class Seen:
     def first(self, state: str) -> tuple[float, Change]:
         return next((at, change) for at, change in self.changes if change.state == state)
 
+    def more(self, pictures: int) -> Callable[[], bool]:
+        """Whether so many pictures came from now on."""
+        had = len(self.stamps)
+        return lambda: len(self.stamps) >= had + pictures
+
     def has(self, *states: str) -> Callable[[], bool]:
         """Whether these came, one after the other."""
 
@@ -250,7 +255,7 @@ def test_an_rtsp_camera_whose_power_is_cut_comes_back():
         assert seen.changes[0][0] - killed_s < 3
         server.start()
         seen.until(seen.has("reconnecting", "online"), age=of_now)
-        seen.until(lambda had=len(seen.stamps): len(seen.stamps) > had + 20, age=of_now)
+        seen.until(seen.more(20), age=of_now)
         seen.source.close()
     assert None not in seen.stamps
     assert "s3cret" not in str(seen.changes) and seen.source.reconnects == 1
@@ -270,7 +275,7 @@ def test_an_rtsp_camera_whose_cable_is_pulled_gives_no_old_picture():
         time.sleep(0.5)
         server.go_on()
         seen.until(seen.has("reconnecting", "online"), age=of_now)
-        seen.until(lambda had=len(seen.stamps): len(seen.stamps) > had + 20, age=of_now)
+        seen.until(seen.more(20), age=of_now)
         seen.source.close()
     assert None not in seen.stamps and max(seen.ages_ms) < 1000
 
@@ -288,7 +293,7 @@ def test_a_named_pipe_whose_writer_goes_is_waited_for(tmp_path: Path):
     seen.until(seen.has("stalled", "reconnecting"), age=of_now)
     with PipeSender(pipe):
         seen.until(seen.has("reconnecting", "online"), age=of_now)
-        seen.until(lambda had=len(seen.stamps): len(seen.stamps) > had + 10, age=of_now)
+        seen.until(seen.more(10), age=of_now)
         seen.source.close()
     assert None not in seen.stamps and max(seen.ages_ms) < 2000
 
@@ -296,7 +301,7 @@ def test_a_named_pipe_whose_writer_goes_is_waited_for(tmp_path: Path):
 def test_a_pipe_that_nobody_writes_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("realtime.camera.FIRST_BYTES_S", 0.3)
     os.mkfifo(tmp_path / "pipe.ts")
-    with pytest.raises(SourceError, match="no answer|pipe"):
+    with pytest.raises(SourceError, match="no answer"):
         open_source(str(tmp_path / "pipe.ts"), fast=False)
 
 

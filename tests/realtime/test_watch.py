@@ -155,7 +155,7 @@ def test_a_gap_in_capture_time_is_told_for_what_it_is():
 
 
 def test_skeletons_that_stand_still_to_the_last_bit_are_frozen_and_an_empty_room_is_not():
-    watch, told = Watch(), []
+    watch = Watch()
     joints = RNG.normal(size=(16, 3)).astype(np.float32)
 
     def see(at_s: float, given: np.ndarray | None) -> tuple[Change | None, bool]:
@@ -163,8 +163,7 @@ def test_skeletons_that_stand_still_to_the_last_bit_are_frozen_and_an_empty_room
         poses = () if given is None else (Pose(0, at, 1, CORE_16, given, np.ones(16, np.float32)),)
         return watch.see(Frame(0, at, poses=poses))
 
-    for step in range(100):
-        told.append(see(step / 20, joints if step else joints + 1))
+    told = [see(step / 20, joints if step else joints + 1) for step in range(100)]
     assert [change.state for change, _ in told if change] == ["frozen"]
     assert "skeleton" in next(change.reason for change, _ in told if change)
     assert sum(deliver for _, deliver in told) in (40, 41, 42)  # two seconds of them
