@@ -233,7 +233,9 @@ def run(config: Config, console: Console) -> int:
     given = config.input
 
     def play() -> Source:
-        return open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+        return open_source(
+            given.source, fast=given.fast, mirror=given.mirror, loop=given.loop, fps=given.fps, seed=given.seed
+        )
 
     if config.program.check:
         return precheck(config, play, print)
