@@ -19,6 +19,11 @@ REPORT_EVERY_S = 10.0  # refusals are told at most so often; those between are c
 _ENDPOINT = "inproc://zeromq.zap.01"
 _AT_ONCE = 100  # handshakes answered in one go, so that a flood of them cannot hold the loop
 _LOOK_EVERY_S = 0.2
+# To a client 400 means never: zmq then gives up without a word, also where the key is allowed later, or the list was
+# broken for a moment while somebody edited it. 300 leaves it without an answer until the time for a handshake is over,
+# then it tries again.
+_NOT_NOW = b"300"
+_HANDSHAKE_MS = 3000
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +35,7 @@ def secure_server(socket: zmq.Socket, keys: ServerKeys) -> None:
     socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
     socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
     socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
 
 
 def secure_client(socket: zmq.Socket, client: ClientKeys, server_public: str | None = None) -> None:
@@ -37,6 +43,7 @@ def secure_client(socket: zmq.Socket, client: ClientKeys, server_public: str | N
     socket.setsockopt(zmq.CURVE_SERVERKEY, (server_public or client.server).encode())
     socket.setsockopt(zmq.CURVE_SECRETKEY, client.secret.encode())
     socket.setsockopt(zmq.CURVE_PUBLICKEY, client.public.encode())
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
 
 
 class Gate:
@@ -104,7 +111,7 @@ class Gate:
             who = f"{_shown(mechanism)} for {_shown(domain)}"
         if name is None:
             self._refuse(address, who)
-            reply = (b"400", b"not allowed", b"")
+            reply = (_NOT_NOW, b"not allowed", b"")
         else:
             reply = (b"200", b"", name.encode())
         self.socket.send_multipart((sender, b"", version, request, *reply, b""), zmq.NOBLOCK)

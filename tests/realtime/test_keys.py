@@ -13,7 +13,17 @@ import zmq
 
 from realtime.errors import UsageError
 from realtime.keys import (
-    Allowed, Keys, allow, is_key, load_client, load_server, make_client, make_server, read_authorized, revoke, run_keys,
+    Allowed,
+    Keys,
+    allow,
+    is_key,
+    load_client,
+    load_server,
+    make_client,
+    make_server,
+    read_authorized,
+    revoke,
+    run_keys,
 )  # fmt: skip
 
 KEY = zmq.curve_keypair()[0].decode()
