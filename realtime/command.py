@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from realtime.errors import LineError
+from realtime.secrets import scrub, scrub_everything
 
 Flags = TypeVar("Flags")
 
@@ -36,10 +37,11 @@ class _Console(Console):
 def run_command(kind: type[Flags], prog: str, examples: str, body: Callable[[Flags, Console], int]) -> int:
     """Parses the flags, runs the body and returns its exit code; a LineError becomes one line and its own code."""
     console = _Console(stderr=True, highlight=False)
+    scrub_everything()
     try:
         return body(parse(kind, prog, examples), console)
     except LineError as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"error: {scrub(str(error))}", style="red", markup=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -36,6 +36,7 @@ from realtime.pipeline import Step
 from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
 from realtime.schema import Event, Pose, State, Window
+from realtime.secrets import scrub
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
 
@@ -201,7 +202,8 @@ class Reporter:
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
                 time=moment(captured_ns, self._clock), state=state,
-                reason=reason, track=track, backend=self._model.backend if state == "online" else None,
+                reason=reason and scrub(reason), track=track,
+                backend=self._model.backend if state == "online" else None,
             )
         )  # fmt: skip
 

@@ -15,6 +15,10 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
     for quietly in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(quietly, lambda number, frame: os._exit(0))
 
+    from realtime.secrets import hide_arguments
+
+    hide_arguments()  # before the seconds in which libraries load
+
 import time
 from contextlib import ExitStack
 from types import FrameType
@@ -33,6 +37,7 @@ from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
 from realtime.schema import SECOND_NS, EndReason, Frame, State
 from realtime.scoring import Engine
+from realtime.secrets import source_of
 from realtime.settings import MOST_PERSONS, Config, check
 from realtime.source import Source, open_source
 from realtime.terminal import Terminal, log_to
@@ -244,7 +249,8 @@ def run(config: Config, console: Console) -> int:
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
-        source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+        spec = source_of(given.source, given.source_from)
+        source = open_source(spec, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
         opened.callback(source.close)
         reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
         opened.callback(reporter.close)
@@ -258,7 +264,7 @@ def run(config: Config, console: Console) -> int:
         if outputs.wait_subscriber:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
         line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
-        return line.run(given.duration, waits=source.info.live or given.source == "-")
+        return line.run(given.duration, waits=source.info.live or spec == "-")
 
 
 def main() -> int:

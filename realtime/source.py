@@ -12,8 +12,9 @@ import numpy as np
 
 from realtime.clips import NW_UCLA_FPS, open_npz, open_ntu, open_nw_ucla
 from realtime.errors import SourceError, UsageError
-from realtime.feed import Feed, Opened, Replay, Source, SourceInfo, Tally, redacted
+from realtime.feed import Feed, Opened, Replay, Source, SourceInfo, Tally
 from realtime.schema import Frame, Pose
+from realtime.secrets import redacted
 from realtime.skeleton import KINECT_V2_25
 
 __all__ = ["Source", "SourceInfo", "open_source", "redacted"]
@@ -119,7 +120,7 @@ def _existing(spec: str) -> Path:
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(f"source {spec!r} is not there; {_hint(path)}") from None
+        raise SourceError(f"source {redacted(spec)!r} is not there; {_hint(path)}") from None
     except (OSError, ValueError) as error:
         raise SourceError(
             f"source {spec!r}: {getattr(error, 'strerror', error)}; check path and permissions"

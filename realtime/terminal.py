@@ -14,6 +14,7 @@ from realtime.feed import SourceInfo
 from realtime.messages import ActionEvent
 from realtime.meter import Reading
 from realtime.pipeline import Step
+from realtime.secrets import Scrub, scrub
 
 if TYPE_CHECKING:
     from realtime.show import Board, Screen
@@ -134,7 +135,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """One line, unless quiet."""
         if not self._quiet:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self._console.print(scrub(text), markup=False, soft_wrap=True)
 
 
 class _LogLines(logging.Handler):
@@ -143,6 +144,7 @@ class _LogLines(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self.addFilter(Scrub())
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.print(f"{record.levelname.lower()}: {self.format(record)}", markup=False, soft_wrap=True)
