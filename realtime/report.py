@@ -194,6 +194,17 @@ class Reporter:
         """From now on every message names this engine."""
         self._model = _model(self._bundle, backend, precision)
 
+    @property
+    def bundle(self) -> Bundle:
+        """What messages are told of."""
+        return self._bundle
+
+    def bundle_changed(self, bundle: Bundle, backend: str, precision: str) -> None:
+        """From now on every message is of this bundle."""
+        self._bundle, self._classes, self._fps = bundle, bundle.classes, bundle.fps
+        self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
+        self.engine_changed(backend, precision)
+
     def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
         if state != "window_reset":

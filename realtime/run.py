@@ -20,8 +20,12 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
     hide_arguments()  # before the seconds in which libraries load
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -29,7 +33,7 @@ from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
-from realtime.errors import LineError, SourceError
+from realtime.errors import LineError, SourceError, UsageError
 from realtime.feed import Change
 from realtime.meter import Meter
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
@@ -78,6 +82,10 @@ class Stop:
         for quietly in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
             signal.signal(quietly, self._terminate)
 
+    def end(self) -> None:
+        """As SIGTERM does."""
+        self.code = self.code or 0
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.code is not None:
             raise KeyboardInterrupt
@@ -106,19 +114,32 @@ class Deadline:
         return self._played_ns + silent_ns >= self._limit_s * SECOND_NS
 
 
+Rebuild = Callable[[Path], tuple[Bundle, Pipeline, Engine]]
+
+
 class Line:
     """A source, the pipeline with its engine, and its reporter, run as one loop."""
 
     def __init__(
-        self, source: Source, pipeline: Pipeline, engine: Engine, reporter: Reporter, terminal: Terminal, stop: Stop
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        engine: Engine,
+        reporter: Reporter,
+        terminal: Terminal,
+        stop: Stop,
+        rebuild: Rebuild | None = None,
     ) -> None:
+        """rebuild: another bundle's pipeline and engine, with the same pose stage; LineError where it is no good."""
         self._source, self._pipeline, self._reporter = source, pipeline, reporter
+        self._rebuild, self._refused = rebuild, 0  # turned away by pipelines that were replaced
         self._engine, self._backend = engine, engine.backend
         self._terminal, self._stop = terminal, stop
         self._meter = Meter()
         self._persons: tuple[int, int] = (0, 0)
         self._crowded: tuple[int, float] = (0, 0.0)  # poses turned away so far, and when that may be said again
         self._now_ns = time.monotonic_ns()
+        self._figures: dict[str, Any] = {}
 
     def run(self, duration_s: float | None, waits: bool = False) -> int:
         """Runs to the end of the source or of the time, or until stopped; returns the exit code.
@@ -166,6 +187,62 @@ class Line:
         self._meter.add(step.stage_ns, spent, time.monotonic_ns() - step.frame.captured_ns)
         self._terminal.show(step, told, self._meter.fps)
 
+    def stats(self) -> dict[str, Any]:
+        """How the line is doing, as JSON values."""
+        opened = [{"id": one.id, "track": one.track, "action": one.action} for one in self._pipeline.open_events]
+        return {
+            "source": self._source.info.id, "kind": self._source.info.kind, "model": self._reporter.bundle.name,
+            "backend": self._engine.backend, "precision": self._engine.precision, "frames": self._meter.frames,
+            **self._figures, "open_events": opened, "disabled": sorted(self._pipeline.disabled),
+        }  # fmt: skip
+
+    def actions(self) -> list[dict[str, Any]]:
+        """What it recognises: id, name, thresholds, enabled."""
+        return [
+            {**asdict(one), "enabled": one.id not in self._pipeline.disabled} for one in self._reporter.bundle.actions
+        ]
+
+    def enable(self, action: str) -> None:
+        """Lets an action start again."""
+        self._pipeline.enable(action)
+        self._tell_command(f"action {action} enabled")
+
+    def disable(self, action: str) -> None:
+        """Ends what is open of an action, and starts it no more."""
+        self._terminal.events(self._reporter.events(self._pipeline.disable(action, self._now_ns)))
+        self._tell_command(f"action {action} disabled")
+
+    def reload(self, folder: Path) -> str:
+        """Takes another bundle and returns its name; LineError where it is no good, and then nothing has changed."""
+        if self._rebuild is None:
+            raise UsageError("this line cannot take another bundle; start it again with --bundle")
+        bundle, pipeline, engine = self._rebuild(folder)
+        for action in self._pipeline.disabled & {one.id for one in bundle.actions}:
+            pipeline.disable(action, self._now_ns)
+        ended, tracks = self._pipeline.reset(self._now_ns, "shutdown")
+        self._terminal.events(self._reporter.events(ended))
+        self._reporter.reset(tracks, self._now_ns, f"bundle {bundle.name} was loaded")
+        self._refused += self._pipeline.refused - pipeline.refused
+        self._engine.close()
+        self._pipeline, self._engine, self._backend = pipeline, engine, engine.backend
+        self._crowded = (0, self._crowded[1])
+        self._reporter.bundle_changed(bundle, engine.backend, engine.precision)
+        self._terminal.bundle_changed(bundle)
+        self._tell_command(f"bundle {bundle.name} was loaded from {folder}")
+        return bundle.name
+
+    def shutdown(self) -> None:
+        """Ends after this frame."""
+        self._stop.end()
+
+    def close(self) -> None:
+        """Frees the engine that runs now."""
+        self._engine.close()
+
+    def _tell_command(self, what: str) -> None:
+        self._reporter.status("online", self._now_ns, f"{what} (control)")
+        self._terminal.say(f"control: {what}")
+
     def _turn(self, change: Change) -> None:
         """The source's state changed: said, and where the frames broke off every window begins anew."""
         self._now_ns = max(self._now_ns, change.captured_ns)
@@ -188,8 +265,12 @@ class Line:
         if self._meter.seconds < 1.0:
             return
         reading = self._meter.read(paced)
-        refused = self._source.refused + self._source.corrupt + self._pipeline.refused
+        refused = self._source.refused + self._source.corrupt + self._pipeline.refused + self._refused
         persons = self._persons[0] if reading.fps else 0
+        self._figures = {
+            **asdict(reading), "drops": self._source.dropped, "refused": refused, "persons": persons,
+            "reconnects": self._source.reconnects,
+        }  # fmt: skip
         self._reporter.heartbeat(
             reading, self._source.dropped, refused, self._pipeline.open_events, persons, self._source.reconnects
         )
@@ -263,7 +344,15 @@ def run(config: Config, console: Console) -> int:
             terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
         if outputs.wait_subscriber:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
-        line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
+
+        def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
+            other = load_bundle(folder)
+            fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
+            return other, make_pipeline(pose, other, fresh, persons), fresh
+
+        pipeline = make_pipeline(pose, bundle, engine, persons)
+        line = Line(source, pipeline, engine, reporter, terminal, stop, rebuild)
+        opened.callback(line.close)
         return line.run(given.duration, waits=source.info.live or spec == "-")
 
 

@@ -119,9 +119,16 @@ class Terminal:
         if why is not None:
             self.say(f"no window: {why}; going on without")
             return
-        names = {action.id: action.name for action in self._bundle.actions}
-        self._board = show.Board(self._bundle.classes, names)
         self._screen = show.Screen(f"pcle-live {self._info.id}")
+        self.bundle_changed(self._bundle)
+
+    def bundle_changed(self, bundle: Bundle) -> None:
+        """From now on the window, where there is one, shows this bundle's classes."""
+        self._bundle = bundle
+        if self._screen is not None:
+            from realtime import show
+
+            self._board = show.Board(bundle.classes, {action.id: action.name for action in bundle.actions})
 
     def _line(self, event: ActionEvent) -> str:
         begun_ns = self._begun_ns or event.time.onset_mono_ns
