@@ -27,6 +27,24 @@ def parse(kind: type[Flags], prog: str, examples: str, args: list[str] | None = 
         raise
 
 
+def gather(args: list[str], *switches: str) -> list[str]:
+    """Flags first, then the words: on a command line whose words are one list, a flag may stand among them.
+
+    switches: the flags that take no value.
+    """
+    flags: list[str] = []
+    words: list[str] = []
+    waiting = iter(args)
+    for one in waiting:
+        if not one.startswith("-"):
+            words.append(one)
+            continue
+        flags.append(one)
+        if one.startswith("--") and "=" not in one and one not in ("--help", *switches):
+            flags += [value for value in (next(waiting, None),) if value is not None]
+    return flags + words
+
+
 class _Console(Console):
     """Leaves a broken pipe to `run_command`; rich would exit with 1."""
 

@@ -52,7 +52,7 @@ class Commands:
     def __init__(self, line: Steered) -> None:
         self._line = line
         self._does: dict[type, Callable[[Any], dict[str, Any]]] = {
-            Stats: lambda _: line.stats(),
+            Stats: lambda _: _rounded(line.stats()),
             Actions: lambda _: {"actions": line.actions()},
             Enable: lambda command: self._switch(command.action, True),
             Disable: lambda command: self._switch(command.action, False),
@@ -90,3 +90,12 @@ class Commands:
     def _shutdown(self) -> dict[str, Any]:
         self._line.shutdown()
         return {}
+
+
+def _rounded(value: Any) -> Any:
+    """The value with its floats at three decimals: figures are for people and plots."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value

@@ -18,7 +18,7 @@ import tyro
 import zmq
 
 from realtime.addresses import DEFAULT_CONTROL, is_local
-from realtime.command import run_command
+from realtime.command import gather, run_command
 from realtime.control_messages import COMMANDS, nearest
 from realtime.errors import SourceError, UsageError
 from realtime.keys import load_client
@@ -52,7 +52,7 @@ class Control:
     """The client's file made by realtime.keys, for a line with --keys."""
     timeout_s: float = 10.0
     """How long to wait for the answer; a bundle takes a moment to load."""
-    json: bool = False
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the answer as it came, JSON on one line."""
 
 
@@ -90,9 +90,9 @@ def ask(
             raise UsageError(f"cannot connect to {address!r}: {error}; try {DEFAULT_CONTROL}") from error
         asker.send(json.dumps(request).encode())
         if not asker.poll(round(timeout_s * 1000)):
-            also = "" if is_local(address) and keys is None else ", and is this client's key on its list"
+            also = "a line with keys needs --keys FILE here" if keys is None else f"is the key of {keys} on its list?"
             raise SourceError(
-                f"no answer from {address} within {timeout_s:g} s; is the line running with --control {address}{also}?"
+                f"no answer from {address} within {timeout_s:g} s; is the line running with --control {address}? {also}"
             )
         head, *messages = asker.recv_multipart()
     try:
@@ -171,6 +171,7 @@ def _plain(value: Any) -> str:
 
 def main() -> int:
     """Command line; returns the exit code."""
+    sys.argv[1:] = gather(sys.argv[1:], "--json")
     return run_command(Control, "realtime.control", EXAMPLES, lambda options, _: control(options))
 
 

@@ -1,6 +1,6 @@
 """Requests to a running line and how they are answered: typed, validated, JSON. A door to msgspec.
 
-A request is an object with "command"; docs/events.md lists them. An answer has "ok": true and what was asked for, or
+A request is an object with "command"; docs/control.md lists them. An answer has "ok": true and what was asked for, or
 "ok": false, "error" (one line for people) and "code" (the exit code that this error would have).
 """
 

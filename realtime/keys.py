@@ -26,7 +26,7 @@ import tyro
 import zmq
 from zmq.utils import z85
 
-from realtime.command import run_command
+from realtime.command import gather, run_command
 from realtime.errors import UsageError
 from realtime.private import check_folder, make_folder, read_guarded, read_secret, replace_file, write_new
 
@@ -251,7 +251,7 @@ def _changing(folder: Path) -> Iterator[dict[str, str]]:
 EXAMPLES = """examples:
   python -m realtime.keys make server                 once on the machine of the line; then: realtime.run --keys DIR
   python -m realtime.keys make wall                   let the client "wall" in; prints the one file to carry over
-  scp -p ~/.config/pcle-live/keys/wall.client WALL:   carry it, never by mail or chat; then on that machine:
+  scp -p ~/.config/pcle-live/keys/wall.client HOST:   carry it, never by mail or chat; then on that machine:
   python -m realtime.tail tcp://LINE:5556 --keys wall.client
   python -m realtime.keys allow 'KEY' --name wall     let in a key that the client made itself
   python -m realtime.keys list                        who is let in
@@ -327,6 +327,7 @@ def _revoke(folder: Path, name: str) -> str:
 
 def main() -> int:
     """Command line; returns the exit code."""
+    sys.argv[1:] = gather(sys.argv[1:])
     return run_command(Keys, "realtime.keys", EXAMPLES, lambda options, _: run_keys(options))
 
 

@@ -32,10 +32,12 @@ from rich.console import Console
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
+from realtime.commands import Commands
 from realtime.decoder import ActionRule, Decoder
 from realtime.errors import LineError, SourceError, UsageError
 from realtime.feed import Change
 from realtime.meter import Meter
+from realtime.outlet import Outlet, OutletSpec
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
 from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
@@ -140,6 +142,7 @@ class Line:
         self._crowded: tuple[int, float] = (0, 0.0)  # poses turned away so far, and when that may be said again
         self._now_ns = time.monotonic_ns()
         self._figures: dict[str, Any] = {}
+        self._commands = Commands(self)
 
     def run(self, duration_s: float | None, waits: bool = False) -> int:
         """Runs to the end of the source or of the time, or until stopped; returns the exit code.
@@ -171,6 +174,8 @@ class Line:
             elif isinstance(item, Change):
                 self._turn(item)
             self._beat(self._source.paced)
+            for request in self._reporter.tend():
+                self._reporter.answer(request, self._commands.handle(request.body))
             if self._stop.code is not None or self._terminal.closed:
                 break
         # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
@@ -327,19 +332,24 @@ def run(config: Config, console: Console) -> int:
     chosen, given, outputs = config.recognition, config.input, config.output
     address = None if outputs.pub == "none" else outputs.pub
     to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+    reached = OutletSpec(address, outputs.keys, outputs.control, outputs.http, outputs.journal)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
+        outlet = opened.enter_context(Outlet(reached))  # its process starts while models load
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
         spec = source_of(given.source, given.source_from)
         source = open_source(spec, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
         opened.callback(source.close)
-        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
+        outlet.open()
+        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet)
         opened.callback(reporter.close)
         skeletons = source.info.skeletons
         pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
         persons = chosen.persons or (MOST_PERSONS if skeletons else 1)
         terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
         terminal.opening(reporter.address, engine.backend, engine.why)
+        if outlet.control:
+            terminal.say(f"control on {outlet.control}")
         if persons > 1 and not skeletons:
             terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
         if outputs.wait_subscriber:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import zmq
 from zmq.utils import z85
 
-from realtime.keys import Allowed, ClientKeys, ServerKeys
+from realtime.keys import Allowed, ClientKeys, ServerKeys, load_client
 
 DOMAIN = b"pcle-live"
 REPORT_EVERY_S = 10.0  # refusals are told at most so often; those between are counted
@@ -44,6 +45,14 @@ def secure_client(socket: zmq.Socket, client: ClientKeys, server_public: str | N
     socket.setsockopt(zmq.CURVE_SECRETKEY, client.secret.encode())
     socket.setsockopt(zmq.CURVE_PUBLICKEY, client.public.encode())
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+
+
+def security(keys: Path | None) -> Callable[[zmq.Socket], None] | None:
+    """What makes a client's socket safe with the file of --keys; None without one. UsageError where it is no good."""
+    if keys is None:
+        return None
+    client = load_client(keys)
+    return lambda socket: secure_client(socket, client)
 
 
 class Gate:
