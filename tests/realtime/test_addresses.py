@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.addresses import DEFAULT_ADDRESS, DEFAULT_CONTROL, check_bind, check_http, is_local
+from realtime.addresses import DEFAULT_ADDRESS, DEFAULT_CONTROL, check_bind, is_local
 from realtime.errors import AddressError, UsageError
 
 KEYS = Path("keys")
@@ -91,25 +91,3 @@ def test_nothing_but_a_dead_socket_is_replaced_at_an_ipc_path(tmp_path: Path):
             check_bind(f"ipc://{path}", None, "--control")
     check_bind(f"ipc://{path}", None)  # nobody is there any more
     check_bind("ipc://@name-in-no-folder", None)
-
-
-@pytest.mark.parametrize(
-    ("address", "place"),
-    [("127.0.0.1:8080", ("127.0.0.1", 8080)), ("[::1]:80", ("::1", 80)), ("localhost:0", ("localhost", 0))],
-)
-def test_the_page_is_served_on_this_machine(address, place):
-    assert check_http(address) == place
-
-
-@pytest.mark.parametrize("address", ["0.0.0.0:8080", "[::]:8080", "host.lan:8080", ":8080", "*:8080", "192.0.2.7:80"])
-def test_the_page_is_never_open_to_the_network_and_the_refusal_names_ssh(address):
-    with pytest.raises(UsageError, match=r"ssh -L 80(80)?:127\.0\.0\.1:80"):
-        check_http(address)
-
-
-@pytest.mark.parametrize(
-    "address", ["8080", "http://127.0.0.1:8080", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1:-1", ""]
-)
-def test_what_is_no_host_and_port_is_refused(address):
-    with pytest.raises(UsageError, match="must be HOST:PORT"):
-        check_http(address)
