@@ -27,9 +27,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from realtime.errors import SourceError
-from realtime.feed import SILENCE_S, Opened, SourceInfo, Tally, after_first, redacted, topic_id
+from realtime.feed import SILENCE_S, Opened, SourceInfo, Tally, after_first, topic_id
 from realtime.pipe import Pipe
 from realtime.schema import SECOND_NS, Frame
+from realtime.secrets import redacted, sendable
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp")
@@ -143,7 +144,7 @@ def open_stream(url: str, *, mirror: bool = False) -> Opened:
     if scheme not in SCHEMES:
         raise SourceError(f"{named}: cannot play {scheme}://; known are {', '.join(SCHEMES)}")
     options = _STREAM_OPTIONS | (_RTSP_OPTIONS if scheme.startswith("rtsp") else {})
-    return _open_live(url, named, topic_id(url), options, mirror)
+    return _open_live(sendable(url), named, topic_id(url), options, mirror)
 
 
 def _open_pipe(path: Path, mirror: bool) -> Opened:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from realtime.errors import LineError
 from realtime.logs import tell_error
+from realtime.secrets import scrub, scrub_everything
 
 Flags = TypeVar("Flags")
 
@@ -32,6 +33,24 @@ def parse(kind: type[Flags], prog: str, examples: str, args: list[str] | None = 
         raise
 
 
+def gather(args: list[str], *switches: str) -> list[str]:
+    """Flags first, then the words: on a command line whose words are one list, a flag may stand among them.
+
+    switches: the flags that take no value.
+    """
+    flags: list[str] = []
+    words: list[str] = []
+    waiting = iter(args)
+    for one in waiting:
+        if not one.startswith("-"):
+            words.append(one)
+            continue
+        flags.append(one)
+        if one.startswith("--") and "=" not in one and one not in ("--help", *switches):
+            flags += [value for value in (next(waiting, None),) if value is not None]
+    return flags + words
+
+
 class _Console(Console):
     """Leaves a broken pipe to `run_command`; rich would exit with 1."""
 
@@ -48,10 +67,11 @@ def run_command(
 ) -> int:
     """Reads the flags, runs the body and returns its exit code; a LineError becomes one line and its own code."""
     console = _Console(stderr=True, highlight=False)
+    scrub_everything()
     try:
         return body(read(kind, prog, examples), console)
     except LineError as error:
-        tell_error(console, str(error))
+        tell_error(console, scrub(str(error)))
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -21,7 +21,7 @@ from realtime import configfile
 from realtime.command import parse
 from realtime.configfile import NONE, ConfigFile, is_optional
 from realtime.errors import UsageError
-from realtime.feed import redacted
+from realtime.secrets import redacted
 from realtime.settings import Config, InputFlags, OutputFlags, ProgramFlags, RecognitionFlags
 from realtime.version import versions
 

@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 
 from realtime.errors import SourceError
 from realtime.schema import SECOND_NS, Frame
+from realtime.secrets import redacted
 from realtime.slot import Change, Slot
 
 __all__ = ["Change", "Feed", "Opened", "Replay", "Source", "SourceInfo", "Tally"]
@@ -290,21 +291,8 @@ def _with(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
     yield from rest
 
 
-def redacted(spec: str) -> str:
-    """An address without user, password and query: rtsp://***@host/path. Anything else as it is.
-
-    Passwords may hold @, / and ?, so all up to the last @ goes.
-    """
-    scheme, mark, rest = spec.partition("://")
-    if not mark:
-        return spec
-    _, at, host = rest.rpartition("@")
-    bare, question, _ = host.partition("?")
-    return f"{scheme}://{'***@' if at else ''}{bare}{'?***' if question else ''}"
-
-
 def topic_id(text: str) -> str:
     """Letters, digits, - and _ only, at most 40, never empty; an address gives its host and port."""
     if "://" in text:
-        text = re.split(r"[/?]", redacted(text).partition("://")[2].replace("***@", ""))[0]
+        text = re.split(r"[/?#]", redacted(text).partition("://")[2].replace("***@", ""))[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or "source"

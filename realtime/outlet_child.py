@@ -230,8 +230,8 @@ class Child:
 
     def _guard(self, folder: Path) -> Secure:
         """Lets nobody in whose key is not listed; before any socket is bound."""
-        from realtime.keys import Allowed, load_server  # type: ignore[import-not-found, import-untyped]
-        from realtime.zap import Gate, secure_server  # type: ignore[import-not-found, import-untyped]
+        from realtime.keys import Allowed, load_server
+        from realtime.zap import Gate, secure_server
 
         keys = load_server(folder)
         self._gate = Gate(self._context, Allowed(folder))
@@ -297,6 +297,9 @@ class Child:
                 return
             try:
                 fields = heard(request)
+                if "get" in fields:  # what was published: the line need not be asked
+                    control.send_multipart([*envelope, *reply(request, self._ring)], zmq.NOBLOCK)
+                    continue
                 taken = len(self._asked) < REQUESTS_OPEN and self._channel.say(
                     REQUEST, number=self._requests + 1, body=fields
                 )
@@ -307,7 +310,7 @@ class Child:
                 self._requests += 1
                 self._asked[self._requests] = envelope
             else:
-                control.send_multipart([*envelope, _json(error=why)], zmq.NOBLOCK)
+                control.send_multipart([*envelope, _json(ok=False, error=why)], zmq.NOBLOCK)
 
     def _return(self, fields: dict[str, Any]) -> None:
         envelope = self._asked.pop(int(fields["number"]), None)

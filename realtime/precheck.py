@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from realtime.addresses import check_bind, check_http
+from realtime.addresses import check_bind
 from realtime.backends import open_engine
 from realtime.bundle import default_bundle, load_bundle
 from realtime.errors import AddressError, LineError, SourceError, UsageError
-from realtime.feed import FIRST_FRAME_S
 from realtime.recording import partial_of
 from realtime.schema import Frame
 from realtime.settings import Config, check
 from realtime.source import Source
+from realtime.web.address import split
 
 Look = Callable[[], str]  # says what was found; LineError where the line could not use it
-WITHIN_S = FIRST_FRAME_S + 2  # for a first frame
+WITHIN_S = 12.0  # for a first frame: a camera may take ten seconds to wake
 
 
 def precheck(config: Config, open_: Callable[[], Source], tell: Callable[[str], None]) -> int:
@@ -65,7 +65,7 @@ def _addresses(config: Config) -> Iterator[tuple[str, Look]]:
         return free(address, ports)
 
     def page(address: str) -> str:
-        check_http(address)
+        split(address)
         return free(address)
 
     if told.pub != "none":

@@ -18,6 +18,7 @@ from realtime.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # of a source, as topics can carry it
 MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
+PERSONS_IN_PICTURES = 2  # and in pictures, where each costs time
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 
 from realtime.clips import NW_UCLA_FPS, open_npz, open_ntu, open_nw_ucla
 from realtime.errors import SourceError, UsageError
-from realtime.feed import STALLED_S, Feed, Opened, Replay, Source, SourceInfo, Tally, redacted
+from realtime.feed import STALLED_S, Feed, Opened, Replay, Source, SourceInfo, Tally
 from realtime.live import Live
 from realtime.loop import looped
 from realtime.schema import Frame, Pose
+from realtime.secrets import redacted
 from realtime.skeleton import KINECT_V2_25
 from realtime.slot import Change
 from realtime.watch import Watch
@@ -173,7 +174,7 @@ def _existing(spec: str) -> Path:
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(f"source {spec!r} is not there; {_hint(path)}") from None
+        raise SourceError(f"source {redacted(spec)!r} is not there; {_hint(path)}") from None
     except (OSError, ValueError) as error:
         raise SourceError(
             f"source {spec!r}: {getattr(error, 'strerror', error)}; check path and permissions"

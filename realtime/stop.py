@@ -67,6 +67,10 @@ class Stop:
             raise SystemExit(self.code)
         self._opening = False
 
+    def end(self) -> None:
+        """As SIGTERM does, but without its hurry: asked for by a command, after which nothing hangs."""
+        self.code = self.code or 0
+
     def close(self) -> None:
         """Takes the thread away, for programs that go on; not where a signal has come, for then the end must come."""
         if self.code is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.status import Status
@@ -14,6 +14,7 @@ from realtime.logs import Logs
 from realtime.messages import ActionEvent
 from realtime.meter import Reading
 from realtime.pipeline import Step
+from realtime.secrets import scrub
 
 if TYPE_CHECKING:
     from realtime.show import Board, Screen
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 ADVICE_AFTER_S = 3  # seconds with something like a person and nobody believed
 SLOW_FPS = 4.0  # below this no two poses are near enough for the rows between them to count as observed
 SLOW_AFTER_S = 5
+
+
+class Opens(Protocol):
+    """Where a line can be reached; None for what is not open."""
+
+    address: str | None
+    control: str | None
+    http: str | None
 
 
 class Terminal:
@@ -43,15 +52,19 @@ class Terminal:
         if show:
             self._open_window()
 
-    def opening(self, address: str | None, backend: str, why: str) -> None:
-        """Says what was opened, where the events are, and why this engine runs the model."""
+    def opening(self, outlet: Opens, backend: str, why: Sequence[str]) -> None:
+        """Says what was opened, where the events are, and why these parts find poses and run the model."""
         size = f" {self._info.width}x{self._info.height}" if self._info.width else ""
         self.say(
             f"source {self._info.id} ({self._info.kind}{size}), model {self._bundle.name} on {backend}, "
-            f"{len(self._bundle.actions)} actions, events on {address or 'no bus'}"
+            f"{len(self._bundle.actions)} actions, events on {outlet.address or 'no bus'}"
         )
-        if why:
-            self.say(f"engine: {why}")
+        if outlet.control:
+            self.say(f"control on {outlet.control}")
+        if outlet.http:
+            self.say(f"page to watch: http://{outlet.http}")
+        for text in filter(None, why):
+            self.say(text)
 
     def show(self, step: Step, told: Sequence[ActionEvent], fps: float) -> None:
         """After each frame."""
@@ -123,9 +136,16 @@ class Terminal:
         if why is not None:
             self.say(f"no window: {why}; going on without")
             return
-        names = {action.id: action.name for action in self._bundle.actions}
-        self._board = show.Board(self._bundle.classes, names)
         self._screen = show.Screen(f"pcle-live {self._info.id}")
+        self.bundle_changed(self._bundle)
+
+    def bundle_changed(self, bundle: Bundle) -> None:
+        """From now on the window, where there is one, shows this bundle's classes."""
+        self._bundle = bundle
+        if self._screen is not None:
+            from realtime import show
+
+            self._board = show.Board(bundle.classes, {action.id: action.name for action in bundle.actions})
 
     def _line(self, event: ActionEvent) -> str:
         begun_ns = self._begun_ns or event.time.onset_mono_ns
@@ -141,6 +161,6 @@ class Terminal:
         if self._quiet:
             return
         if self._logs is not None:
-            self._logs.say(text)
+            self._logs.say(scrub(text))
         else:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self._console.print(scrub(text), markup=False, soft_wrap=True)

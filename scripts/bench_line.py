@@ -40,7 +40,8 @@ from realtime.pipeline import STAGES, Step
 from realtime.pose import MediaPipePose
 from realtime.pose_choice import open_pose
 from realtime.report import Outputs, Reporter
-from realtime.run import Line, make_pipeline
+from realtime.line import Line
+from realtime.run import make_pipeline
 from realtime.schema import Event, Frame
 from realtime.scoring import Engine
 from realtime.source import Source, open_source

@@ -158,7 +158,7 @@ def replayed(hours: float, folder: Path, progress: Progress) -> tuple[list[Sampl
 
 def live(seconds: float, video: Path, folder: Path, progress: Progress) -> tuple[list[Sample], list[Figure]]:
     """A looping RTSP video in real time, and a consumer that stalls."""
-    from tests.servers.rtsp import RtspServer  # GStreamer's; says what to install where it is missing
+    from scripts.rtsp_server import RtspServer  # GStreamer's; says what to install where it is missing
 
     if not video.is_file():
         raise UsageError(f"there is no video {video}; give --video a file")

@@ -39,7 +39,7 @@ DOORS = {
     "tensorrt_rtx": {"trt"},
     "zmq": {"client", "outlet_child", "zap", "keys", "control"},
     "ai_edge_litert": {"litert"},
-    "msgspec": {"messages"},
+    "msgspec": {"messages", "control_messages"},
     "mcap": {"recording"},
     "rich": {"command", "logs", "show", "terminal"},
     "tomli": {"configfile"},

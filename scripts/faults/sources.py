@@ -19,15 +19,11 @@ GONE = ("stalled", "reconnecting")
 WELL_S = 2.5  # of good pictures before a camera misbehaves
 
 
-def _after(mode: str) -> dict[str, float]:
-    return {"after": 30 * WELL_S} if mode != "normal" else {}
-
-
 def _noticed(mode: str, *states: str) -> Callable[[Path], Measured]:
     """Seconds from the first bad moment to the status; no bogus picture was delivered until then or after."""
 
     def run(folder: Path) -> Measured:
-        with MjpegServer() as camera, Played(camera.url(mode, **_after(mode))) as played:
+        with MjpegServer() as camera, Played(camera.url(mode, after=30 * WELL_S)) as played:
             first = played.wait_picture(10)
             told = played.wait_change(*states, timeout_s=WELL_S + 10)
             begun = first + WELL_S
@@ -222,13 +218,13 @@ def rtsp_cut(folder: Path) -> Measured:
     with RtspServer() as server, Played(server.url) as played:
         played.wait_picture(15)
         time.sleep(2)
-        server.pause()
+        server.stop()
         begun = time.monotonic()
         told = played.wait_change(*GONE, timeout_s=8) - begun
         expect(told <= 3.5, f"noticed after {told:.1f} s only")
         time.sleep(5)
         late = [p for p in played.pictures if p.at_s > begun + 0.5]
-        server.resume()
+        server.go_on()
         returned = time.monotonic()
         back = played.wait_picture(40, since=returned) - returned
         time.sleep(1)

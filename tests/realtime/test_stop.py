@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime.run import Deadline
+from realtime.line import Deadline
 from realtime.schema import SECOND_NS, Frame
 from tests.realtime.hands import RAISED, ROOT, ended, frames, free_address, lines, start, story, write_hands
 
