@@ -47,8 +47,13 @@ class RtspServer:
         self._flags = [] if user is None else [user, password]
         self._process: subprocess.Popen[str] | None = None
 
-    def url(self, user: str | None = None) -> str:
-        """The camera's address; user: NAME:PASSWORD."""
+    @property
+    def url(self) -> str:
+        """The camera's address, with the user and password that it asks for."""
+        return self.url_of(":".join(self._flags))
+
+    def url_of(self, user: str) -> str:
+        """The camera's address for NAME:PASSWORD, or for nobody where that is empty."""
         return f"rtsp://{user + '@' if user else ''}127.0.0.1:{self.port}/cam"
 
     def start(self) -> None:
@@ -66,12 +71,12 @@ class RtspServer:
             self._process.communicate()
             self._process = None
 
-    def stop(self) -> None:
+    def pause(self) -> None:
         """The cable is pulled: no packet comes, and no connection is closed."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """The cable is back."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)

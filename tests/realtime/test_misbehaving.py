@@ -246,8 +246,8 @@ def of_now(stamp: int) -> float:
 def test_an_rtsp_camera_whose_power_is_cut_comes_back():
     with RtspServer(user="u", password="s3cret") as server:
         with pytest.raises(SourceError, match="user or password refused"):
-            open_source(server.url("u:wrong"), fast=False)
-        seen = Seen(open_source(server.url("u:s3cret"), fast=False))  # type: ignore[arg-type]
+            open_source(server.url_of("u:wrong"), fast=False)
+        seen = Seen(open_source(server.url, fast=False))  # type: ignore[arg-type]
         seen.until(lambda: len(seen.stamps) > 30, age=of_now)
         server.kill()
         killed_s = time.monotonic() - seen.begun_s
@@ -266,14 +266,14 @@ def test_an_rtsp_camera_whose_power_is_cut_comes_back():
 @rtsp
 def test_an_rtsp_camera_whose_cable_is_pulled_gives_no_old_picture():
     with RtspServer() as server:
-        seen = Seen(open_source(server.url(), fast=False))  # type: ignore[arg-type]
+        seen = Seen(open_source(server.url, fast=False))  # type: ignore[arg-type]
         seen.until(lambda: len(seen.stamps) > 30, age=of_now)
-        server.stop()
+        server.pause()
         seen.until(seen.has("stalled", "reconnecting"), age=of_now)
         stalled_at, _ = seen.first("stalled")
         assert stalled_at - seen.came_s[-1] < 3
         time.sleep(0.5)
-        server.go_on()
+        server.resume()
         seen.until(seen.has("reconnecting", "online"), age=of_now)
         seen.until(seen.more(20), age=of_now)
         seen.source.close()
