@@ -34,13 +34,13 @@ from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
 from realtime.errors import LineError, UsageError
 from realtime.feed import Change
+from realtime.line import Line
 from realtime.messages import ActionEvent, PoseMessage
 from realtime.meter import Reading
 from realtime.pipeline import STAGES, Step
 from realtime.pose import MediaPipePose
 from realtime.pose_choice import open_pose
 from realtime.report import Outputs, Reporter
-from realtime.line import Line
 from realtime.run import make_pipeline
 from realtime.schema import Event, Frame
 from realtime.scoring import Engine

@@ -19,10 +19,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 WIDTH, HEIGHT, FPS = 320, 240, 30
+VIDEO_SIZE = 640, 360
 READY, PROBE = "ready", "--probe"
 
 
@@ -42,9 +45,11 @@ def age_ms(stamp: int, now_ns: int) -> int:
 class RtspServer:
     """The server's process; `start` and `kill` may alternate, and the port stays. Use it in a `with`."""
 
-    def __init__(self, user: str | None = None, password: str = "", port: int = 0) -> None:
+    def __init__(self, user: str | None = None, password: str = "", port: int = 0, video: Path | None = None) -> None:
+        """video: a file to play again and again (by ffmpeg) instead of stamped pictures."""
         self.port = port or _free_port()
         self._flags = [] if user is None else [user, password]
+        self._video = video
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -59,6 +64,8 @@ class RtspServer:
     def start(self) -> None:
         """Starts the process and waits until it listens."""
         command = [SYSTEM_PYTHON, __file__, str(self.port), *self._flags]
+        if self._video is not None:
+            command = [SYSTEM_PYTHON, __file__, str(self.port), *(self._flags or ["", ""]), str(self._video)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != READY:
@@ -104,8 +111,22 @@ def _picture(stamp: int) -> bytes:
     return above * (HEIGHT // 2) + below * (HEIGHT // 2)
 
 
-def serve(port: int, user: str | None, password: str) -> None:
+def _player(video: str | None) -> Callable[[], bytes]:
+    """What gives the next picture: a stamped one, or that of a file that begins again at its end, as I420."""
+    if video is None:
+        return lambda: _picture(time.monotonic_ns() // 1_000_000 & 0xFFFF)
+    width, height = VIDEO_SIZE
+    shape = f"scale={width}:{height},fps={FPS},format=yuv420p"
+    command = ["ffmpeg", "-v", "error", "-stream_loop", "-1", "-i", video, "-an", "-vf", shape, "-f", "rawvideo", "-"]
+    frames = subprocess.Popen(command, stdout=subprocess.PIPE).stdout
+    assert frames is not None
+    return lambda: frames.read(width * height * 3 // 2)
+
+
+def serve(port: int, user: str | None, password: str, video: str | None = None) -> None:
     """Serves until it is killed; runs in the system's Python."""
+    picture = _player(video)
+    width, height = VIDEO_SIZE if video else (WIDTH, HEIGHT)
     Gst, GstRtspServer, GLib = _bindings()
     Gst.init(None)
 
@@ -114,8 +135,7 @@ def serve(port: int, user: str | None, password: str) -> None:
         media.connect("unprepared", lambda _: playing.clear())
 
         def push() -> bool:
-            stamp = time.monotonic_ns() // 1_000_000 & 0xFFFF
-            source.emit("push-buffer", Gst.Buffer.new_wrapped(_picture(stamp)))
+            source.emit("push-buffer", Gst.Buffer.new_wrapped(picture()))
             return bool(playing)
 
         GLib.timeout_add(1000 // FPS, push)
@@ -123,7 +143,8 @@ def serve(port: int, user: str | None, password: str) -> None:
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         "( appsrc name=source is-live=true format=time do-timestamp=true "
-        f"caps=video/x-raw,format=GRAY8,width={WIDTH},height={HEIGHT},framerate={FPS}/1 ! videoconvert ! "
+        f"caps=video/x-raw,format={'I420' if video else 'GRAY8'},width={width},height={height},framerate={FPS}/1 ! "
+        "videoconvert ! "
         "video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 bitrate=2000 ! "
         "rtph264pay name=pay0 pt=96 config-interval=1 )"
     )
@@ -168,5 +189,5 @@ if __name__ == "__main__":
         gst = _bindings()[0]
         gst.init(None)
         sys.exit(0 if gst.ElementFactory.find("x264enc") and gst.ElementFactory.find("rtph264pay") else 1)
-    given = [*sys.argv[1:], *("8554", "", "")[len(sys.argv) - 1 :]]
-    serve(int(given[0]), given[1] or None, given[2])
+    given = [*sys.argv[1:], *("8554", "", "", "")[len(sys.argv) - 1 :]]
+    serve(int(given[0]), given[1] or None, given[2], given[3] or None)

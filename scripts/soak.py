@@ -164,7 +164,7 @@ def live(seconds: float, video: Path, folder: Path, progress: Progress) -> tuple
         raise UsageError(f"there is no video {video}; give --video a file")
     task = progress.add_task("live", total=seconds)
     samples: list[Sample] = []
-    with RtspServer(video) as server, RunningLine(folder, server.url) as line, Stalling(line.address) as stalling:
+    with RtspServer(video=video) as server, RunningLine(folder, server.url) as line, Stalling(line.address) as stalling:
         line.wait_beat(fps=10)
         begun = time.monotonic()
         while time.monotonic() - begun < seconds and line.process.poll() is None:

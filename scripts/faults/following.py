@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from realtime.gap import Gap, Joined, Silence
-from realtime.subscriber import EventSubscriber
-
 from realtime.messages import ActionEvent, Heartbeat, Status
+from realtime.subscriber import EventSubscriber
 from realtime.wire import family
 from scripts.faults.fault import Failed
 
@@ -31,10 +30,15 @@ class Following(AbstractContextManager["Following"]):
         self.sessions: list[tuple[float, str]] = []
         self.last_s = time.monotonic()
         self.silent = False
+        self._paused_until = 0.0
         self._done = threading.Event()
         self._subscriber = EventSubscriber(address, **options)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
+
+    def pause(self, seconds: float) -> None:
+        """Reads nothing for so long."""
+        self._paused_until = time.monotonic() + seconds
 
     def numbers(self, of: str) -> list[int]:
         """The numbers of one family of the newest session, in the order in which they were told."""
@@ -57,6 +61,9 @@ class Following(AbstractContextManager["Following"]):
 
     def _listen(self) -> None:
         while not self._done.is_set():
+            if time.monotonic() < self._paused_until:
+                time.sleep(0.05)
+                continue
             item = self._subscriber.receive(0.1)
             if item is None:
                 continue

@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO
 
-from realtime.bus import Subscriber
+from realtime.client import Subscriber
 from realtime.messages import ActionEvent, AnyMessage, Heartbeat, MessageError, Status
+from realtime.zap import security
 from scripts.faults.fault import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,17 +62,24 @@ class RunningLine(AbstractContextManager["RunningLine"]):
         address: str | None = None,
         stdin: int | IO[bytes] | None = subprocess.DEVNULL,
         program: Sequence[str] | None = None,
+        keys: Path | None = None,
+        listen: bool = True,
     ) -> None:
-        """folder: for its socket and log. program: what to start instead of the line, given the same flags."""
+        """folder: for its socket and log. program: what to start instead of the line, given the same flags.
+
+        keys: a client's file, where the line has keys. listen: whether anybody subscribes at all.
+        """
         self.address = address or f"ipc://{folder}/bus"
         self.log = folder / "line.log"
         self.seen: list[tuple[float, AnyMessage]] = []
         self.refused = self.lost = self.counted = 0
         self._done = threading.Event()
-        self._subscriber = Subscriber(self.address, ("",))
+        self._subscriber = Subscriber(self.address, ("",), security(keys))
         self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-        arguments = ["--source", source, "--pub", self.address, "--wait-subscriber", "20", *flags]
+        if listen:
+            self._thread.start()
+            flags = ("--wait-subscriber", "20", *flags)
+        arguments = ["--source", source, "--pub", self.address, *flags]
         self._log = self.log.open("wb")
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
@@ -90,7 +98,8 @@ class RunningLine(AbstractContextManager["RunningLine"]):
                 self.process.kill()
                 self.process.wait()
         self._done.set()
-        self._thread.join(timeout=3)
+        if self._thread.is_alive():
+            self._thread.join(timeout=3)
         self._subscriber.close()
         self._log.close()
 

@@ -218,13 +218,13 @@ def rtsp_cut(folder: Path) -> Measured:
     with RtspServer() as server, Played(server.url) as played:
         played.wait_picture(15)
         time.sleep(2)
-        server.stop()
+        server.pause()
         begun = time.monotonic()
         told = played.wait_change(*GONE, timeout_s=8) - begun
         expect(told <= 3.5, f"noticed after {told:.1f} s only")
         time.sleep(5)
         late = [p for p in played.pictures if p.at_s > begun + 0.5]
-        server.go_on()
+        server.resume()
         returned = time.monotonic()
         back = played.wait_picture(40, since=returned) - returned
         time.sleep(1)
