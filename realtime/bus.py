@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
-
 from realtime.addresses import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 
 KEEPALIVE_S = (1, 10, 5, 3)  # on; TCP asks a silent peer after 10 s, every 5 s, and gives it up after 3 times
@@ -36,12 +34,3 @@ def replay_address(address: str) -> str:
         return f"{address}.replay"
     stem, _, port = address.rpartition(":")
     return f"{stem}:{int(port) + 1}" if port.isdigit() else address
-
-
-def __getattr__(name: str) -> Any:
-    """`from realtime.bus import Subscriber` goes on working; it loads zmq, which a line does not need."""
-    if name == "Subscriber":
-        from realtime.subscriber import Subscriber
-
-        return Subscriber
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
