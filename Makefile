@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install install-test demo test lint format bench clean
+.PHONY: help install install-test demo test lint format bench faults soak clean
 
 # A Python of 3.10 to 3.12 that can make environments; name another with `make demo PYTHON=/path/to/python3.12`.
 PYTHON ?=
@@ -53,6 +53,12 @@ format: $(TESTING) ## puts imports and format right
 
 bench: $(RUNTIME) ## frame rate, latency, memory and start-up of the line on this machine
 	@$(PY) scripts/bench_line.py
+
+faults: $(TESTING) ## breaks things on purpose while the line runs; a row per fault, ok or FAILED (some 25 minutes)
+	@$(PY) -m scripts.faults
+
+soak: $(TESTING) ## a day of frames at full speed: does anything grow? (some half an hour)
+	@$(PY) -m scripts.soak --hours 24
 
 clean: ## removes the environment and every cache
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,8 @@
 """Which addresses a line may bind: this machine's own, and others only where keys decide who comes in.
 
 The bus and the control socket: tcp:// or ipc://. Off this machine they need CURVE keys (realtime/keys.py).
-The page to watch: HOST:PORT on the loopback, always; it has no keys, so no flag opens it to a network.
+The page to watch (realtime/web/address.py) is on the loopback, always: it has no keys, so no
+flag opens it to a network.
 """
 
 from __future__ import annotations
@@ -41,19 +42,6 @@ def check_bind(address: str, keys: Path | None, flag: str = "--pub") -> None:
             f"{flag} {address} can be reached from the network, so it needs keys; run: python -m realtime.keys make "
             f"server, then add --keys ~/.config/pcle-live/keys; or stay on this machine: {flag} tcp://127.0.0.1:{port}"
         )
-
-
-def check_http(address: str) -> tuple[str, int]:
-    """Host and port of a HOST:PORT on this machine's loopback; port 0 is any free one. UsageError for all others."""
-    host, mark, port = address.rpartition(":")
-    if "://" in address or not mark or not (_is_port(port) or port == "0"):
-        raise UsageError(f"--http must be HOST:PORT with a port of 0 to 65535, got {address!r}; try 127.0.0.1:8080")
-    if not _is_loopback(host):
-        raise UsageError(
-            f"--http {address} can be reached from the network, and the page knows no keys; serve it on this machine "
-            f"with --http 127.0.0.1:{port}, and from elsewhere run: ssh -L {port}:127.0.0.1:{port} HOST"
-        )
-    return host.strip("[]"), int(port)
 
 
 def is_local(address: str) -> bool:

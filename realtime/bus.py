@@ -7,6 +7,7 @@ from typing import Any
 
 from realtime.addresses import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 
+KEEPALIVE_S = (1, 10, 5, 3)  # on; TCP asks a silent peer after 10 s, every 5 s, and gives it up after 3 times
 HIGH_WATER = 10_000  # messages kept for a slow subscriber; a burst can lose some from about half of it on
 
 

@@ -1,7 +1,7 @@
 """Pictures from USB cameras, streams, video files and folders. The only door to cv2 for capture, and to av.
 
 USB cameras go through OpenCV, everything else through PyAV: it has timeouts, typed errors, each frame's real size
-and time, and marks damaged frames. Readers are generators of Frame (BGR) that a `realtime.feed.Feed` plays.
+and time, and marks damaged frames. Readers are generators of Frame (BGR), played by a `Feed` (files) or a `Live`.
 PyAV's exceptions hold the full address with its password, so they are never chained nor quoted here.
 """
 
@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -26,24 +27,39 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from realtime.errors import SourceError
-from realtime.feed import SILENCE_S, Opened, SourceInfo, Tally, after_first, redacted, topic_id
+from realtime.feed import SILENCE_S, Opened, SourceInfo, Tally, after_first, topic_id
+from realtime.pipe import Pipe
 from realtime.schema import SECOND_NS, Frame
+from realtime.secrets import redacted, sendable
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp")
 OPEN_READ_TIMEOUT_S = (SILENCE_S, SILENCE_S)
+FIRST_BYTES_S = 8.0  # a named pipe is waited for so long when it is opened
+BACKLOG_NS = SECOND_NS  # a stream's first pictures are left out for so long at most
+HELD_NS = 400_000_000  # after a silence of more than this a picture's own time is looked at
 # Files may only name files: a playlist in disguise must not make this machine call others, nor the other way round.
 _FILE_OPTIONS = {"protocol_whitelist": "file"}
 _STREAM_OPTIONS = {"protocol_whitelist": "udp,rtp,tcp,rtsp,tls,http,https,crypto", "fflags": "nobuffer"}
 # Without these RTSP opens in 1.0 s instead of 0.3 s and begins with a second of old frames; UDP loses packets.
 _RTSP_OPTIONS = {"rtsp_transport": "tcp", "probesize": "50000", "analyzeduration": "200000"}
 
+_SILENT = f"no answer within {SILENCE_S:.0f} s; check address, power and network"
+_HUNG_UP = "the sender closed it; check that it still runs"
+# A JPEG that is damaged or cut short would else come out with a grey half and be called good.
+_STRICT = {"err_detect": "explode"}
+
 log = logging.getLogger(__name__)
+
+
+def camera_path(device: int | str) -> str:
+    """The device node of a camera by index or path."""
+    return f"/dev/video{device}" if isinstance(device, int) else device
 
 
 def open_camera(device: int | str, *, mirror: bool = False) -> Opened:
     """A USB or built-in camera by index or /dev/videoN. SourceError says which ones there are."""
-    path = f"/dev/video{device}" if isinstance(device, int) else device
+    path = camera_path(device)
     if sys.platform == "linux":
         _check_device(path)
     number = re.search(r"([0-9]+)$", os.path.realpath(path))  # /dev/v4l/by-id/... are links
@@ -87,18 +103,23 @@ def _devices() -> str:
 
 
 def _camera_frames(capture: cv2.VideoCapture, path: str, mirror: bool, tally: Tally) -> Iterator[Frame]:
-    index = 0
+    index, good_ns = 0, time.monotonic_ns()
     while True:
-        good, image = capture.read()
+        try:
+            good, image = capture.read()
+        except cv2.error as error:
+            raise SourceError(f"camera {path}: its driver refused a read ({error.code}); plug it in again") from error
         captured_ns = time.monotonic_ns()
         if good and image is not None and image.size:
             yield Frame(index, captured_ns, _upright(image, 0, mirror))
-            index += 1
+            index, good_ns = index + 1, captured_ns
             continue
         # One damaged JPEG also reads as a failure, so only the silence that follows, or a vanished device, is a loss.
         tally.corrupt += 1
         if sys.platform == "linux" and not os.path.exists(path):
-            raise SourceError(f"camera {path} has gone; plug it in again and restart")
+            raise SourceError(f"camera {path} has gone; plug it in again")
+        if captured_ns - good_ns > SILENCE_S * SECOND_NS:
+            raise SourceError(f"camera {path} gives no good picture for {SILENCE_S:.0f} s; check its cable and hub")
         time.sleep(0.01)
 
 
@@ -106,7 +127,7 @@ def open_video(path: Path, *, mirror: bool = False) -> Opened:
     """A video file; its frames carry media time. SourceError tells text, damaged and picture-less files apart."""
     named = f"video {path}"
     if path.is_fifo():
-        return _open_live(str(path), named, topic_id(path.stem), _FILE_OPTIONS, mirror)
+        return _open_pipe(path, mirror)
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -123,13 +144,38 @@ def open_stream(url: str, *, mirror: bool = False) -> Opened:
     if scheme not in SCHEMES:
         raise SourceError(f"{named}: cannot play {scheme}://; known are {', '.join(SCHEMES)}")
     options = _STREAM_OPTIONS | (_RTSP_OPTIONS if scheme.startswith("rtsp") else {})
-    return _open_live(url, named, topic_id(url), options, mirror)
+    return _open_live(sendable(url), named, topic_id(url), options, mirror)
+
+
+def _open_pipe(path: Path, mirror: bool) -> Opened:
+    """A named pipe that somebody writes a video to: live. SourceError where nobody begins within 8 s."""
+    named = f"pipe {path}"
+    try:
+        pipe = Pipe(path, SILENCE_S, FIRST_BYTES_S)
+    except OSError as error:
+        raise SourceError(f"{named}: {error.strerror}; check the path and its permissions") from error
+    try:
+        container = _opened(pipe, named, _FILE_OPTIONS)
+        opened = _live(container, named, topic_id(path.stem), mirror)
+    except SourceError:
+        pipe.close()
+        raise
+
+    def release() -> None:
+        container.close()
+        pipe.close()
+
+    return replace(opened, release=release)
 
 
 def _open_live(url: str, named: str, name: str, options: dict[str, str], mirror: bool) -> Opened:
     container = _opened(url, named, options)
     if container.duration is not None:
         return _recorded(container, named, name, mirror)
+    return _live(container, named, name, mirror)
+
+
+def _live(container: InputContainer, named: str, name: str, mirror: bool) -> Opened:
     stream = _pictures(container, named)
     info = SourceInfo(name, "stream", stream.width or None, stream.height or None, _rate(stream), live=True)
     tally = Tally()
@@ -153,9 +199,9 @@ def _recorded(container: InputContainer, named: str, name: str, mirror: bool) ->
     return Opened(info, frames, container.close, tally)
 
 
-def _opened(url: str, named: str, options: dict[str, str], suspicion: str | None = None) -> InputContainer:
+def _opened(url: str | Pipe, named: str, options: dict[str, str], suspicion: str | None = None) -> InputContainer:
     try:
-        return av.open(url, timeout=OPEN_READ_TIMEOUT_S, options=options)
+        return av.open(url, timeout=OPEN_READ_TIMEOUT_S, options=options)  # type: ignore[call-overload, return-value]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = f"it is {suspicion}; name a video file" if suspicion else _reason(error)
     raise SourceError(f"{named}: {reason}")
@@ -165,7 +211,7 @@ def _reason(error: Exception) -> str:
     """What went wrong and what to try, without the words of the exception: they hold the address and its password."""
     reasons: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (av.error.ConnectionRefusedError, "connection refused; check that it is switched on, and the port"),
-        ((av.error.ExitError, TimeoutError), f"no answer within {SILENCE_S:.0f} s; check address, power and network"),
+        ((av.error.ExitError, TimeoutError), _SILENT),
         (av.error.HTTPUnauthorizedError, "user or password refused (401); check both"),
         (av.error.HTTPForbiddenError, "access refused (403); check the user's rights"),
         (av.error.HTTPNotFoundError, "the host answers but has no such path (404); check the path"),
@@ -200,39 +246,83 @@ def _rate(stream: VideoStream) -> float | None:
 
 
 def _packets(
-    container: InputContainer, stream: VideoStream, named: str, tally: Tally
+    container: InputContainer, stream: VideoStream, named: str, tally: Tally, live: bool = False
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """(monotonic ns at which its packet came, picture); damaged pictures are counted and left out."""
+    """(monotonic ns at which its packet came, picture); damaged pictures are counted and left out.
+
+    live: SourceError where only damaged ones come, and what the decoder still held at the end is too old to be given.
+    """
     packets = container.demux(stream)
+    good_ns = time.monotonic_ns()
     while True:
+        asked_ns = time.monotonic_ns()
         try:
             packet = next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            reason = _reason(error)
+            reason = _HUNG_UP if live and getattr(error, "errno", None) == errno.EIO else _reason(error)
             break
-        if packet is None:
+        if packet is None or (live and not packet.size):
             return
         arrived_ns = time.monotonic_ns()
+        if live and arrived_ns - asked_ns >= SILENCE_S * SECOND_NS:
+            # What comes when a read ran out of time is what a parser had held back before the silence.
+            reason = _SILENT
+            break
         try:
             pictures = packet.decode()
         except av.error.FFmpegError:
             tally.corrupt += 1
-            continue
+            pictures = []
         for picture in pictures:
             if picture.is_corrupt:
                 tally.corrupt += 1
             else:
+                good_ns = arrived_ns
                 yield arrived_ns, picture
+        if live and arrived_ns - good_ns > SILENCE_S * SECOND_NS:
+            reason = f"no picture of {SILENCE_S:.0f} s could be decoded; check the network and the camera's settings"
+            break
     raise SourceError(f"{named} was lost: {reason}")
+
+
+class _Fresh:
+    """Tells old pictures from those taken just now, by when they came.
+
+    A server that had kept some sends them faster than they were taken: they end with the first one that waited for its
+    turn. And demuxer and parser hold a picture back until the next one begins, so that the first after a silence, or at
+    the end, are from before it: their own time goes on by much less than the silence lasted.
+    """
+
+    def __init__(self, fps: float | None, held_back: bool) -> None:
+        """held_back: whether the pictures have times of their own, and a parser."""
+        self._period_ns, self._held_back = SECOND_NS / (fps or 30.0), held_back
+        self._first_ns: int | None = None
+        self._last_ns, self._media_s = 0, 0.0
+        self._live = False
+
+    def see(self, arrived_ns: int, media_s: float | None) -> bool:
+        """Whether the picture that came now, with this time of its own, is to be delivered."""
+        waited_ns, passed_s = arrived_ns - self._last_ns, (media_s or 0.0) - self._media_s
+        self._last_ns, self._media_s = arrived_ns, media_s or 0.0
+        old = self._held_back and waited_ns > HELD_NS and passed_s < waited_ns / SECOND_NS / 2
+        if self._first_ns is None or (self._live and old):
+            self._first_ns, self._live = arrived_ns, False
+        elif not self._live:
+            self._live = waited_ns > self._period_ns / 2 or arrived_ns - self._first_ns > BACKLOG_NS
+        return self._live
 
 
 def _stream_frames(
     container: InputContainer, stream: VideoStream, named: str, mirror: bool, tally: Tally
 ) -> Iterator[Frame]:
     stream.codec_context.flags |= Flags.low_delay
-    for index, (arrived_ns, picture) in enumerate(_packets(container, stream, named, tally)):
-        yield Frame(index, arrived_ns, _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror))
-    raise SourceError(f"{named} was lost: the sender closed it; check that it still runs")
+    if stream.codec_context.name == "mjpeg":
+        stream.codec_context.options = _STRICT
+    fresh = _Fresh(_rate(stream), container.format.name != "mpjpeg")
+    for index, (arrived_ns, picture) in enumerate(_packets(container, stream, named, tally, live=True)):
+        if fresh.see(arrived_ns, picture.time):
+            yield Frame(index, arrived_ns, _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror))
+    raise SourceError(f"{named} was lost: {_HUNG_UP}")
 
 
 def _video_frames(

@@ -12,12 +12,12 @@ import importlib.util
 import os
 import platform
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from realtime import limits
 from realtime.accelerator import accelerator
 from realtime.bundle import default_bundle, load_bundle
 from realtime.errors import BundleError
@@ -62,12 +62,12 @@ def examine(folder: Path | None = None, port: int = 5556, ask: Probe = probe) ->
     """
     folder = folder or default_bundle()
     with ThreadPoolExecutor(4) as pool:  # these wait for child processes, side by side
-        opencv, pose = pool.submit(_opencv, ask), pool.submit(_pose, ask)
+        opencv, pose, lite = pool.submit(_opencv, ask), pool.submit(_pose, ask), pool.submit(limits.litert, ask)
         bundle, providers = pool.submit(_bundle, ask, folder), pool.submit(_providers, ask)
         gpu = pool.submit(accelerator, ask, folder, _version)
-        rows = [*_machine(), *_packages(_version), *_models()]
-        rows += [opencv.result(), pose.result(), *bundle.result(), providers.result(), *gpu.result()]
-    return [*rows, *_cameras(), _display(), _port(port)]
+        rows = [*_machine(), limits.files(), limits.clock(), *_packages(_version), *_models()]
+        rows += [opencv.result(), pose.result(), lite.result(), *bundle.result(), providers.result(), *gpu.result()]
+    return [*rows, *_cameras(), _display(), *limits.ports(port), limits.telemetry(_version)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -194,23 +194,6 @@ def _display() -> Check:
     why = no_display()
     advice = "the line runs headless; --show needs a display" if why else ""
     return Check("output", "display", "note" if why else "ok", why or os.environ.get("DISPLAY", "yes"), advice)
-
-
-def _port(port: int) -> Check:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen(1)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            advice = f"a line may be running already; stop it or use --pub tcp://127.0.0.1:{_other(port)}"
-            return Check("output", f"port {port}", "note", reason, advice)
-    return Check("output", f"port {port}", "ok", "free")
-
-
-def _other(port: int) -> int:
-    return port + 1 if 0 < port < 65535 else 5557
 
 
 def can_run(checks: list[Check]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from realtime.bus import DEFAULT_ADDRESS, HIGH_WATER
+from realtime.bus import DEFAULT_ADDRESS, HIGH_WATER, KEEPALIVE_S
 from realtime.errors import UsageError
 from realtime.messages import AnyMessage, Heartbeat, MessageError, decode
 from realtime.wire import family, topic
@@ -151,8 +151,12 @@ def connected(
         zmq.IPV6: int("[" in address),
         zmq.RECONNECT_IVL: 100,
         zmq.RECONNECT_IVL_MAX: 1000,
-        zmq.HEARTBEAT_IVL: 1000,
-        zmq.HEARTBEAT_TIMEOUT: 3000,
+        # No ZMTP heartbeats: a full queue would look like a dead publisher, and connecting again with a full queue
+        # aborts the program (libzmq 4.3.5, assertion _input_stopped).
+        zmq.TCP_KEEPALIVE: KEEPALIVE_S[0],
+        zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_S[1],
+        zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_S[2],
+        zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_S[3],
         zmq.IMMEDIATE: int(kind == zmq.DEALER),  # no question waits for a connection that is not there
     }
     for option, value in options.items():

@@ -127,6 +127,35 @@ class Decoder:
         self._shift_ns, self._offset_shift_ns = round(onset_shift_s * SECOND_NS), round(offset_shift_s * SECOND_NS)
         self._new_id = new_id or Ids()
         self._tracks: dict[int, _Track] = {}
+        self._disabled: set[int] = set()  # columns
+
+    @property
+    def disabled(self) -> frozenset[str]:
+        """The actions that do not start."""
+        return frozenset(self.classes[column] for column in self._disabled)
+
+    def enable(self, action: str) -> None:
+        """Lets an action start again, from what is seen from now on. ValueError where it has no rule."""
+        self._disabled.discard(self._column(action))
+
+    def disable(self, action: str, captured_ns: int) -> list[Event]:
+        """From now on the action does not start; ends it where it is open, as if its thresholds were out of reach.
+
+        Its probability goes on to count: nothing else starts in its place. ValueError where it has no rule.
+        """
+        column = self._column(action)
+        self._disabled.add(column)
+        events = []
+        for name, state in self._tracks.items():
+            state.risen_ns.pop(column, None)
+            if state.leader == column:
+                state.leader = None
+            if state.open is not None and state.open.column == column:
+                seen_ns, fell_ns = state.now_ns, self._fell(state.open)
+                state.now_ns = max(captured_ns, seen_ns)
+                events.append(self._end(name, state, "score", seen_ns if fell_ns is None else fell_ns))
+                state.now_ns = seen_ns  # of the newest scores, which others are smoothed with
+        return events
 
     @property
     def open(self) -> tuple[Event, ...]:
@@ -210,12 +239,14 @@ class Decoder:
         # What lies below the open one has not begun, however long it has been above its own off.
         held = state.smoothed[one.column] if one is not None and self._able(state, one.column) else 0.0
         for column, rule in self._rules.items():
-            if state.smoothed[column] >= max(rule.off, held):
+            if column not in self._disabled and state.smoothed[column] >= max(rule.off, held):
                 state.risen_ns.setdefault(column, now_ns)
             else:
                 state.risen_ns.pop(column, None)
         able = [column for column in self._rules if self._able(state, column)]
         leader = max(able, key=lambda column: state.smoothed[column], default=None)
+        if leader in self._disabled:
+            leader = None
         if leader != state.leader:
             state.leader, state.leader_ns = leader, now_ns
         if one is not None:
@@ -224,6 +255,12 @@ class Decoder:
                 one.below_ns = None
             elif one.below_ns is None:
                 one.below_ns = now_ns
+
+    def _column(self, action: str) -> int:
+        for column, rule in self._rules.items():
+            if rule.id == action:
+                return column
+        raise ValueError(f"no action {action!r}; there are {', '.join(rule.id for rule in self._rules.values())}")
 
     def _able(self, state: _Track, column: int) -> bool:
         """Whether an action may lead: the open one down to its off, another from its on."""

@@ -1,7 +1,7 @@
 """How frames travel from a source to the line: a capture thread, one slot where the newest frame wins, and pacing.
 
 A reader is a generator of `Frame`; it knows nothing of threads. Three ways of playing it:
-live      a camera: captured_ns is the monotonic clock at the grab, one slot, the newest frame wins;
+live      a camera: captured_ns is the monotonic clock at the grab, one slot, the newest frame wins (realtime/live.py);
 paced     a file at live pace: each frame is due at start + media time, one slot, the newest frame wins;
 every     a file as fast as it is consumed: every frame, read a few ahead.
 A file's reader gives media time in captured_ns, from any zero; what comes out is start + media time.
@@ -13,17 +13,20 @@ import logging
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from realtime.errors import SourceError
-from realtime.schema import SECOND_NS, Frame, State
+from realtime.schema import SECOND_NS, Frame
+from realtime.secrets import redacted
+from realtime.slot import Change, Slot
+
+__all__ = ["Change", "Feed", "Opened", "Replay", "Source", "SourceInfo", "Tally"]
 
 BREATH_S = 0.2  # the longest that the line waits before it is told that nothing new came
+STALLED_S = 2.0  # a source that gives nothing for so long is said to be stalled
 SILENCE_S = 3.0  # a camera that gives no frame for so long is lost
-FIRST_FRAME_S = 10.0  # a camera may take longer to give its first one
 # A paced file that is read too slowly is put back on time when so late. The jump of the clock that this makes must stay
 # well below the gap that ends a track (resample.RESET_GAP_NS).
 LATE_NS = SECOND_NS // 5
@@ -54,21 +57,6 @@ class SourceInfo:
     def skeletons(self) -> bool:
         """Whether its frames carry poses instead of a picture."""
         return self.kind in ("poses", "synthetic")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A source's state changed; it stands among the frames, so none before it belongs to what follows.
-
-    state: online, stalled (no frame comes), frozen (the same picture again and again), dark (nothing to be seen),
-    degraded (too slow to recognise anything) or reconnecting. reason: one line for people, without secrets.
-    captured_ns: when it was noticed. reset: why every person's window begins anew, None where the windows go on.
-    """
-
-    state: State
-    captured_ns: int
-    reason: str | None = None
-    reset: str | None = None
 
 
 class Source(Protocol):
@@ -121,7 +109,7 @@ class Opened:
     """An open source, not yet playing. release frees what it holds, whether frames was begun or not, and twice too."""
 
     info: SourceInfo
-    frames: Iterator[Frame]
+    frames: Iterator[Frame | Change]
     release: Callable[[], None]
     tally: Tally
 
@@ -129,22 +117,19 @@ class Opened:
 class Feed:
     """Plays an opened source through a capture thread, which starts at the first frame asked for."""
 
-    def __init__(
-        self, opened: Opened, play: Literal["live", "paced", "every"], silence_s: float | None = SILENCE_S
-    ) -> None:
-        """silence_s: how long a live source may be silent before it is lost; None: for ever."""
+    def __init__(self, opened: Opened, play: Literal["paced", "every"], stalled_s: float | None = None) -> None:
+        """stalled_s: a source of which nothing comes for so long is said to be stalled, and waited for; None: never."""
         self.info = opened.info
         self._opened = opened
         self._tally = opened.tally
         self._play = play
-        self._silence_s = silence_s if play == "live" else None
-        self._queue: deque[Frame] = deque()
-        self._changed = threading.Condition()
+        self._slot = Slot(AHEAD if play == "every" else None)
         self._closing = threading.Event()
-        self._ended = False
         self._error: Exception | None = None
-        self._last_s = 0.0  # when the last frame came in
-        self._began = False  # whether any did
+        self._stalled_s = stalled_s
+        self._heard_s = 0.0  # when the last item came
+        self._stalled = False
+        self._held: Frame | Change | None = None  # what came after a stall, until that is said to be over
         self._thread: threading.Thread | None = None
 
     @property
@@ -176,63 +161,56 @@ class Feed:
         return self
 
     def __next__(self) -> Frame | Change | None:
-        """The next frame, None after 0.2 s without one; StopIteration at the end, SourceError when lost."""
+        """The next frame or change, None after 0.2 s without one; StopIteration at the end, SourceError when lost."""
         if self._thread is None:
-            self._last_s = time.monotonic()
+            self._heard_s = time.monotonic()
             self._thread = threading.Thread(target=self._run, name=f"capture-{self.info.id}", daemon=True)
             self._thread.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._ended, BREATH_S)
-            if self._queue:
-                frame = self._queue.popleft()
-                self._changed.notify_all()
-                return frame
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                raise StopIteration
-            self._check_silence()
-            return None
+        item, self._held = self._held or self._slot.take(BREATH_S), None
+        if item is not None:
+            if not self._stalled:
+                return item
+            self._stalled, self._held = False, item
+            return Change("online", item.captured_ns, "it goes on")
+        if not self._slot.over:
+            return self._silence()
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
 
     def close(self) -> None:
-        """Stops the thread and frees the device or file; a second call does nothing."""
+        """Stops the thread and frees the file; a second call does nothing."""
         self._closing.set()
-        with self._changed:
-            self._ended = True
-            self._queue.clear()
-            self._changed.notify_all()
+        self._slot.close(forget=True)
+        self._held = None
         if self._thread is None:
             self._opened.release()
         else:
-            # A driver that hangs in a read cannot be woken: the thread is a daemon and is left behind.
-            self._thread.join(timeout=1.0)
+            self._thread.join(timeout=1.0)  # one that waits for a silent sender is left behind
 
-    def _check_silence(self) -> None:
-        if self._silence_s is None:
-            return
-        allowed = self._silence_s if self._began else max(self._silence_s, FIRST_FRAME_S)
-        silent = time.monotonic() - self._last_s
-        if silent > allowed:
-            raise SourceError(
-                f"{self.info.kind} {self.info.id}: no frame for {silent:.1f} s; check its cable, power and network"
-            )
+    def _silence(self) -> Change | None:
+        """Says once that nothing comes. The windows go on: what a sender means by a pause is told by its times."""
+        silent_s = time.monotonic() - self._heard_s
+        if self._stalled_s is None or self._stalled or silent_s < self._stalled_s:
+            return None
+        self._stalled = True
+        return Change("stalled", time.monotonic_ns(), f"nothing came for {silent_s:.1f} s; check that the sender runs")
 
     def _run(self) -> None:
         """The capture thread: what goes wrong in it is raised where the frames are consumed."""
-        error: Exception | None = None
         try:
-            for frame in self._opened.frames if self._play == "live" else self._on_time():
-                if not self._put(frame):
+            for item in self._on_time():
+                self._tally.dropped += self._slot.put(item)
+                self._heard_s = time.monotonic()
+                if self._closing.is_set():
                     break
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is raised again in the consumer's thread
-            error = caught
+            self._error = caught
         finally:
             self._opened.release()
-            with self._changed:
-                self._error, self._ended = error, True
-                self._changed.notify_all()
+            self._slot.close()
 
-    def _on_time(self) -> Iterator[Frame]:
+    def _on_time(self) -> Iterator[Frame | Change]:
         """Media time becomes start + media time; a paced file waits until each frame is due."""
         start_ns: int | None = None
         told = False
@@ -250,22 +228,7 @@ class Feed:
                         log.warning("%s is read slower than it plays; its time is stretched", self.info.id)
                         told = True
                     start_ns += now_ns - due_ns
-            yield shifted(frame, start_ns)
-
-    def _put(self, frame: Frame) -> bool:
-        """Hands a frame over; False when the feed is being closed."""
-        with self._changed:
-            if self._play == "every":
-                self._changed.wait_for(lambda: len(self._queue) < AHEAD or self._closing.is_set())
-            elif self._queue:
-                self._queue.clear()
-                self._tally.dropped += 1
-            if self._closing.is_set():
-                return False
-            self._queue.append(frame)
-            self._last_s, self._began = time.monotonic(), True
-            self._changed.notify_all()
-            return True
+            yield _later(frame, start_ns)
 
 
 class Replay:
@@ -284,15 +247,15 @@ class Replay:
         """Joints that were not finite, and malformed lines."""
         return self._opened.tally.refused
 
-    def __iter__(self) -> Iterator[Frame | None]:
+    def __iter__(self) -> Iterator[Frame | Change | None]:
         return self
 
-    def __next__(self) -> Frame | None:
-        """The next frame at start + media time; never None."""
+    def __next__(self) -> Frame | Change:
+        """The next frame or change at start + media time; never None."""
         frame = next(self._opened.frames)
         if self._start_ns is None:
             self._start_ns = time.monotonic_ns() - frame.captured_ns
-        return shifted(frame, self._start_ns)
+        return _later(frame, self._start_ns)
 
     def close(self) -> None:
         """Frees the file; a second call does nothing."""
@@ -306,6 +269,10 @@ def shifted(frame: Frame, by_ns: int) -> Frame:
     if poses:
         poses = tuple(replace(pose, captured_ns=captured_ns) for pose in poses)
     return replace(frame, captured_ns=captured_ns, poses=poses)
+
+
+def _later(item: Frame | Change, by_ns: int) -> Frame | Change:
+    return shifted(item, by_ns) if isinstance(item, Frame) else replace(item, captured_ns=item.captured_ns + by_ns)
 
 
 def after_first(frames: Iterator[Frame], nothing: str) -> tuple[Frame, Iterator[Frame]]:
@@ -324,21 +291,8 @@ def _with(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
     yield from rest
 
 
-def redacted(spec: str) -> str:
-    """An address without user, password and query: rtsp://***@host/path. Anything else as it is.
-
-    Passwords may hold @, / and ?, so all up to the last @ goes.
-    """
-    scheme, mark, rest = spec.partition("://")
-    if not mark:
-        return spec
-    _, at, host = rest.rpartition("@")
-    bare, question, _ = host.partition("?")
-    return f"{scheme}://{'***@' if at else ''}{bare}{'?***' if question else ''}"
-
-
 def topic_id(text: str) -> str:
     """Letters, digits, - and _ only, at most 40, never empty; an address gives its host and port."""
     if "://" in text:
-        text = re.split(r"[/?]", redacted(text).partition("://")[2].replace("***@", ""))[0]
+        text = re.split(r"[/?#]", redacted(text).partition("://")[2].replace("***@", ""))[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or "source"

@@ -121,6 +121,8 @@ def _bound_path(path: str) -> socket.socket:
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             Path(path).unlink()  # what a dead publisher left behind
         made.bind(name)
+        if name == path:
+            os.chmod(path, 0o600)  # before it listens: other users of this machine are not asked in
     except OSError:
         made.close()
         raise

@@ -244,6 +244,7 @@ class Outlet(AbstractContextManager["Outlet"]):
                 http=self.http or self._spec.http,
                 journal=str(self._spec.journal.absolute()) if self._spec.journal else None,
                 history=history,
+                restarts=self.restarts,
                 session=self._history.session,
                 following=self._history.following,
             )
@@ -311,8 +312,10 @@ class Outlet(AbstractContextManager["Outlet"]):
 
 
 def _parcel(message: AnyMessage, name: str, payload: bytes, to_bus: bool) -> Parcel:
-    does, key = PUBLISH if to_bus else 0, ""
-    if isinstance(message, ActionEvent):
+    does, key = PUBLISH, ""
+    if not to_bus:
+        does = 0
+    elif isinstance(message, ActionEvent):
         does, key = does | KEEP | (OVER if message.phase == "end" else NEWEST), message.id
     elif isinstance(message, Status):
         does, key = does | KEEP | (0 if message.state == "window_reset" else NEWEST), name

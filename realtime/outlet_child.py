@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from realtime.bus import HIGH_WATER
+from realtime.bus import HIGH_WATER, KEEPALIVE_S
 from realtime.errors import LineError, UsageError
 from realtime.history import read_history
 from realtime.journal import read_tail
@@ -59,6 +59,15 @@ REQUESTS_OPEN = 64  # control requests that the line has not answered
 FILES_AT_MOST = 4096
 UNSENT_AT_MOST = 1 << 20  # towards a line that does not listen; then control requests are refused
 BATCH = 500  # messages taken from one socket before the others have their turn
+# No ZMTP heartbeats where events go out: a subscriber whose queue is full does not answer them, would be cut off and
+# connect again, and libzmq 4.3.5 then aborts the subscriber's program (assertion _input_stopped). TCP asks instead.
+KEEPALIVE = dict(
+    zip(
+        (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT),
+        KEEPALIVE_S,
+        strict=True,
+    )
+)
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -149,7 +158,7 @@ class Child:
         self._serves: dict[Any, Serve] = {}
         self._control: Socket | None = None
         self._asked: OrderedDict[int, list[bytes]] = OrderedDict()  # control requests: number -> who asked
-        self._requests = 0
+        self._requests = self._restarts = 0
         self._topics: set[bytes] = set()  # that somebody subscribed to
         self._told: tuple[int, int] = (0, 0)
         self._pulsed_s = 0.0
@@ -203,6 +212,7 @@ class Child:
             self._ring.add(parcel)
         if config["session"]:
             self._ring.started(config["session"], config["following"])
+        self._restarts = config["restarts"]
         keys = self._guard(Path(config["keys"])) if config["keys"] else None
         if config["publish"]:
             self._publisher = self._bound(zmq.XPUB, config["publish"], HIGH_WATER, self._take_subscriptions, keys)
@@ -213,15 +223,15 @@ class Child:
         if config["control"]:
             self._control = self._bound(zmq.ROUTER, config["control"], ANSWERS_WAITING, self._forward, keys)
         if config["http"]:
-            from realtime.web import WebServer  # type: ignore[import-not-found]
+            from realtime.web import WebServer
 
             self._web = WebServer(config["http"])
         self._channel.say(BOUND, http=None if self._web is None else self._web.address)
 
     def _guard(self, folder: Path) -> Secure:
         """Lets nobody in whose key is not listed; before any socket is bound."""
-        from realtime.keys import Allowed, load_server  # type: ignore[import-not-found]
-        from realtime.zap import Gate, secure_server  # type: ignore[import-not-found]
+        from realtime.keys import Allowed, load_server
+        from realtime.zap import Gate, secure_server
 
         keys = load_server(folder)
         self._gate = Gate(self._context, Allowed(folder))
@@ -239,12 +249,11 @@ class Child:
             zmq.LINGER: LINGER_MS,
             zmq.IPV6: int("[" in address),
             zmq.MAXMSGSIZE: LARGEST_REQUEST,
-            zmq.TCP_KEEPALIVE: 1,
             zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
-            zmq.HEARTBEAT_IVL: 1000,
-            zmq.HEARTBEAT_TIMEOUT: 3000,
-            zmq.HEARTBEAT_TTL: 3000,
+            **KEEPALIVE,
         }
+        if kind != zmq.XPUB:
+            options |= {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000, zmq.HEARTBEAT_TTL: 3000}
         for option, value in options.items():
             made.setsockopt(option, value)
         if secure is not None:
@@ -288,6 +297,9 @@ class Child:
                 return
             try:
                 fields = heard(request)
+                if "get" in fields:  # what was published: the line need not be asked
+                    control.send_multipart([*envelope, *reply(request, self._ring)], zmq.NOBLOCK)
+                    continue
                 taken = len(self._asked) < REQUESTS_OPEN and self._channel.say(
                     REQUEST, number=self._requests + 1, body=fields
                 )
@@ -298,7 +310,7 @@ class Child:
                 self._requests += 1
                 self._asked[self._requests] = envelope
             else:
-                control.send_multipart([*envelope, _json(error=why)], zmq.NOBLOCK)
+                control.send_multipart([*envelope, _json(ok=False, error=why)], zmq.NOBLOCK)
 
     def _return(self, fields: dict[str, Any]) -> None:
         envelope = self._asked.pop(int(fields["number"]), None)
@@ -311,6 +323,8 @@ class Child:
         figures = (self._peers.count if self._peers else 0, len(self._topics))
         if now_s - self._pulsed_s >= (PULSE_S if figures == self._told else PULSE_S / 10):
             self._pulsed_s, self._told = now_s, figures
+            if self._web is not None:
+                self._web.note(subscribers=figures[0], outlet_restarts=self._restarts)
             refused = 0 if self._gate is None else self._gate.refused
             memory_mb = resident_mb()
             self._channel.say(

@@ -77,7 +77,7 @@ def frame(kind: int, body: bytes = b"") -> bytes:
     return _HEAD.pack(len(body), kind) + body
 
 
-def say(kind: int, **fields: Any) -> bytes:
+def say(kind: int, /, **fields: Any) -> bytes:
     """One frame whose body is a JSON object."""
     return frame(kind, json.dumps(fields, separators=(",", ":")).encode())
 

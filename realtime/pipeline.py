@@ -104,6 +104,19 @@ class Pipeline:
         """What looked like a person and was not believed to be one."""
         return self._pose.gated
 
+    @property
+    def disabled(self) -> frozenset[str]:
+        """The actions that do not start."""
+        return self._decoder.disabled
+
+    def enable(self, action: str) -> None:
+        """Lets an action start again. ValueError where there is none of the name."""
+        self._decoder.enable(action)
+
+    def disable(self, action: str, captured_ns: int) -> list[Event]:
+        """From now on the action does not start; the ends of what is open of it. ValueError as in `enable`."""
+        return self._decoder.disable(action, captured_ns)
+
     def reset(self, captured_ns: int, reason: EndReason) -> tuple[list[Event], list[int]]:
         """Begins anew after a break in the frames: the ends of what was open, and the tracks that were followed."""
         self._pose.reset()

@@ -36,6 +36,7 @@ from realtime.pipeline import Step
 from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
 from realtime.schema import Event, Pose, State, Window
+from realtime.secrets import scrub
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
 
@@ -135,7 +136,7 @@ class Reporter:
     def wait_for_subscriber(self, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> None:
         """Waits until somebody subscribed or `stopped` says true; UsageError where nobody comes."""
         deadline = time.monotonic() + timeout_s
-        while self._outlet is not None and not stopped():
+        while self._outlet is not None and self.address is not None and not stopped():
             left_s = deadline - time.monotonic()
             if self._outlet.wait_for_subscriber(min(max(left_s, 0.0), BREATH_S)):
                 return
@@ -193,6 +194,17 @@ class Reporter:
         """From now on every message names this engine."""
         self._model = _model(self._bundle, backend, precision)
 
+    @property
+    def bundle(self) -> Bundle:
+        """What messages are told of."""
+        return self._bundle
+
+    def bundle_changed(self, bundle: Bundle, backend: str, precision: str) -> None:
+        """From now on every message is of this bundle."""
+        self._bundle, self._classes, self._fps = bundle, bundle.classes, bundle.fps
+        self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
+        self.engine_changed(backend, precision)
+
     def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
         """Tells a change of the source's state."""
         if state != "window_reset":
@@ -201,7 +213,8 @@ class Reporter:
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
                 time=moment(captured_ns, self._clock), state=state,
-                reason=reason, track=track, backend=self._model.backend if state == "online" else None,
+                reason=reason and scrub(reason), track=track,
+                backend=self._model.backend if state == "online" else None,
             )
         )  # fmt: skip
 

@@ -1,41 +1,48 @@
 """The line as a program: python -m realtime.run --camera 0
 
-One loop: frame -> poses -> windows -> scores -> events, and what it decides is told at once.
+Puts the parts together; the loop itself is realtime/line.py.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import signal
 import sys
 
-if __name__ == "__main__":  # while the rest loads nothing is open yet, so a signal simply ends the program
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
-    for quietly in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(quietly, lambda number, frame: os._exit(0))
+from realtime.stop import Stop, leave_while_loading
 
-import time
+if __name__ == "__main__":  # while the rest loads nothing is open yet, so a signal simply ends the program
+    leave_while_loading()
+
+    from realtime.secrets import hide_arguments
+
+    hide_arguments()  # before the seconds in which libraries load
+
 from contextlib import ExitStack
-from types import FrameType
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
+from realtime.commands import Commands
+from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
-from realtime.errors import LineError, SourceError
-from realtime.feed import Change
-from realtime.meter import Meter
-from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
-from realtime.pose import MediaPipePose, PassThrough
+from realtime.line import Line
+from realtime.logs import set_up
+from realtime.notify import Notifier, follow_fleet
+from realtime.outlet import Outlet, OutletSpec
+from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows
+from realtime.pose import PassThrough
+from realtime.pose_choice import open_pose
+from realtime.precheck import precheck
 from realtime.report import Outputs, Reporter
-from realtime.schema import SECOND_NS, EndReason, Frame, State
 from realtime.scoring import Engine
-from realtime.settings import MOST_PERSONS, Config, check
-from realtime.source import Source, open_source
-from realtime.terminal import Terminal, log_to
+from realtime.secrets import Scrub, source_of
+from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputFlags, RecognitionFlags, check
+from realtime.source import Source, SourceInfo, open_source
+from realtime.steering import Steering
+from realtime.terminal import Terminal
 from realtime.window import WindowBuffer
 
 EXAMPLES = """examples:
@@ -61,158 +68,6 @@ exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine r
 """
 
 
-CROWD_S = 60.0  # how often it is said that more people are in view than are followed
-
-
-class Stop:
-    """What ends the loop from outside: Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.code: int | None = None
-        signal.signal(signal.SIGINT, self._interrupt)
-        for quietly in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
-            signal.signal(quietly, self._terminate)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None:
-            raise KeyboardInterrupt
-        self.code = 130
-
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        self.code = 0
-
-
-class Deadline:
-    """Tells when so many seconds of a source's own time are over. waits: its silence counts as well."""
-
-    def __init__(self, duration_s: float | None, waits: bool) -> None:
-        self._limit_s, self._waits = math.inf if duration_s is None else duration_s, waits
-        self._begun_ns: int | None = None
-        self._played_ns = 0  # from the first frame to the newest
-        self._heard_ns = time.monotonic_ns()
-
-    def over(self, frame: Frame | None) -> bool:
-        """Whether the time is over with this frame, or with none."""
-        now_ns = time.monotonic_ns()
-        if frame is not None:
-            self._begun_ns = frame.captured_ns if self._begun_ns is None else self._begun_ns
-            self._played_ns, self._heard_ns = frame.captured_ns - self._begun_ns, now_ns
-        silent_ns = now_ns - self._heard_ns if self._waits else 0
-        return self._played_ns + silent_ns >= self._limit_s * SECOND_NS
-
-
-class Line:
-    """A source, the pipeline with its engine, and its reporter, run as one loop."""
-
-    def __init__(
-        self, source: Source, pipeline: Pipeline, engine: Engine, reporter: Reporter, terminal: Terminal, stop: Stop
-    ) -> None:
-        self._source, self._pipeline, self._reporter = source, pipeline, reporter
-        self._engine, self._backend = engine, engine.backend
-        self._terminal, self._stop = terminal, stop
-        self._meter = Meter()
-        self._persons: tuple[int, int] = (0, 0)
-        self._crowded: tuple[int, float] = (0, 0.0)  # poses turned away so far, and when that may be said again
-        self._now_ns = time.monotonic_ns()
-
-    def run(self, duration_s: float | None, waits: bool = False) -> int:
-        """Runs to the end of the source or of the time, or until stopped; returns the exit code.
-
-        waits: the source's silence counts as its time.
-        """
-        self._reporter.status("online", self._now_ns)
-        try:
-            reason = self._play(Deadline(duration_s, waits))
-        except LineError as error:
-            self._finish("source_lost" if isinstance(error, SourceError) else "shutdown", "offline", str(error))
-            raise
-        except BaseException as error:
-            # A pipe breaks when nobody reads any more what we say.
-            fault = isinstance(error, Exception) and not isinstance(error, BrokenPipeError)
-            self._finish("shutdown", "offline", "internal error" if fault else "interrupted")
-            raise
-        self._finish(reason, "ended", None)
-        return self._stop.code or 0
-
-    def _play(self, deadline: Deadline) -> EndReason:
-        """Takes frame after frame; returns why there are no more."""
-        for item in self._source:
-            frame = item if isinstance(item, Frame) else None
-            if deadline.over(frame):
-                return "shutdown"
-            if frame is not None:
-                self._take(self._pipeline.step(frame))
-            elif isinstance(item, Change):
-                self._turn(item)
-            self._beat(self._source.paced)
-            if self._stop.code is not None or self._terminal.closed:
-                break
-        # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
-        return "shutdown" if self._stop.code is not None or self._terminal.closed else "source_lost"
-
-    def _take(self, step: Step) -> None:
-        decided = time.perf_counter_ns()
-        if self._engine.backend != self._backend:
-            self._tell_engine(step.frame.captured_ns)
-        told = self._reporter.step(step)
-        self._now_ns = step.frame.captured_ns
-        self._persons = (len(step.poses), step.frame.index)
-        spent = time.perf_counter_ns() - decided
-        self._meter.add(step.stage_ns, spent, time.monotonic_ns() - step.frame.captured_ns)
-        self._terminal.show(step, told, self._meter.fps)
-
-    def _turn(self, change: Change) -> None:
-        """The source's state changed: said, and where the frames broke off every window begins anew."""
-        self._now_ns = max(self._now_ns, change.captured_ns)
-        if change.reset is not None:
-            ended, tracks = self._pipeline.reset(change.captured_ns, "source_lost")
-            self._terminal.events(self._reporter.events(ended))
-            self._reporter.reset(tracks, change.captured_ns, change.reset)
-        self._reporter.status(change.state, change.captured_ns, change.reason)
-        self._terminal.say(f"{self._source.info.id} {change.state}{': ' + change.reason if change.reason else ''}")
-
-    def _tell_engine(self, captured_ns: int) -> None:
-        """The GPU failed and the CPU goes on: said before anything that the new engine decided."""
-        self._backend = self._engine.backend
-        self._reporter.engine_changed(self._backend, self._engine.precision)
-        self._reporter.status("online", captured_ns, self._engine.why)
-        self._terminal.say(self._engine.why)
-
-    def _beat(self, paced: bool) -> None:
-        """Once a second, frames or not: the heartbeat."""
-        if self._meter.seconds < 1.0:
-            return
-        reading = self._meter.read(paced)
-        refused = self._source.refused + self._source.corrupt + self._pipeline.refused
-        persons = self._persons[0] if reading.fps else 0
-        self._reporter.heartbeat(
-            reading, self._source.dropped, refused, self._pipeline.open_events, persons, self._source.reconnects
-        )
-        self._warn_of_crowd()
-        self._terminal.beat(reading, self._source.dropped, refused, persons, self._pipeline.gated)
-
-    def _warn_of_crowd(self) -> None:
-        """At most once a minute while more people are in view than are followed."""
-        crowded, now = self._pipeline.crowded, time.monotonic()
-        if crowded > self._crowded[0] and now >= self._crowded[1]:
-            most = self._pipeline.most_persons
-            reason = f"more people are in view than the {most} that are followed; --persons N follows more"
-            self._reporter.status("online", self._now_ns, reason)
-            self._terminal.say(reason)
-            self._crowded = (crowded, now + CROWD_S)
-
-    def _finish(self, reason: EndReason, state: State, why: str | None) -> None:
-        """Ends every open event, tells the last state and frees everything; also after an error."""
-        try:
-            try:
-                told = self._reporter.events(self._pipeline.close(self._now_ns, reason))
-            finally:
-                self._reporter.status(state, self._now_ns, why)
-            self._terminal.events(told)
-        finally:
-            self._terminal.close()
-
-
 def make_decoder(bundle: Bundle) -> Decoder:
     """The decoder that a bundle's thresholds describe."""
     rules = [ActionRule(a.id, a.on, a.off, a.min_on_s, a.min_off_s) for a in bundle.actions]
@@ -232,38 +87,79 @@ def make_pipeline(pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, perso
     return Pipeline(pose, windows, engine, make_decoder(bundle))
 
 
+def open_input(config: Config) -> Source:
+    """The source that the settings name, with its secrets put in."""
+    given = config.input
+    source = open_source(
+        source_of(given.source, given.source_from),
+        fast=given.fast, mirror=given.mirror, loop=given.loop, fps=given.fps, seed=given.seed,
+    )  # fmt: skip
+    if given.name:
+        source.info = replace(source.info, id=given.name)
+    return source
+
+
+def outlet_spec(outputs: OutputFlags) -> OutletSpec:
+    """What the settings open to the outside."""
+    address = None if outputs.pub == "none" else outputs.pub
+    return OutletSpec(address, outputs.keys, outputs.control, outputs.http, outputs.journal)
+
+
+def open_stage(chosen: RecognitionFlags, info: SourceInfo) -> tuple[FindsPoses, int, str]:
+    """The pose stage of a source, how many people are followed, and a line about it for people."""
+    if info.skeletons:
+        return PassThrough(), chosen.persons or MOST_PERSONS, ""
+    persons = chosen.persons or PERSONS_IN_PICTURES
+    pose, why = open_pose(chosen.pose, persons)
+    return pose, persons, why
+
+
 def run(config: Config, console: Console) -> int:
     """Puts the line together and runs it; LineError says what is wrong."""
+    if config.program.check:
+        return precheck(config, lambda: open_input(config), print)
     check(config)
-    log_to(console, config.output.quiet)
-    stop = Stop()
-    bundle = load_bundle(config.recognition.bundle or default_bundle())
-    chosen, given, outputs = config.recognition, config.input, config.output
-    address = None if outputs.pub == "none" else outputs.pub
-    to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+    chosen, outputs = config.recognition, config.output
+    logs = set_up(console, quiet=outputs.quiet, as_json=outputs.log_json, filters=(Scrub(),))
+    stop, notifier = Stop(), Notifier.from_environment()
+    follow_fleet()
+    bundle = load_bundle(chosen.bundle or default_bundle())
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
+        opened.callback(logs.flush)
+        opened.callback(stop.close)
+        opened.callback(notifier.close)
+        outlet = opened.enter_context(Outlet(outlet_spec(outputs)))  # its process starts while models load
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
-        source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
+        source = open_input(config)
         opened.callback(source.close)
-        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
+        logs.name(source.info.id)
+        pose, persons, why = open_stage(chosen, source.info)
+        opened.callback(pose.close)
+        outlet.open()
+        to = Outputs(None, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet)
         opened.callback(reporter.close)
-        skeletons = source.info.skeletons
-        pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
-        persons = chosen.persons or (MOST_PERSONS if skeletons else 1)
-        terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
-        terminal.opening(reporter.address, engine.backend, engine.why)
-        if persons > 1 and not skeletons:
-            terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
+        terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless, logs)
+        terminal.opening(outlet, engine.backend, (engine.why and f"engine: {engine.why}", why))
         if outputs.wait_subscriber:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
-        line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
-        return line.run(given.duration, waits=source.info.live or given.source == "-")
+
+        def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
+            other = load_bundle(folder)
+            fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
+            return other, make_pipeline(pose, other, fresh, persons), fresh
+
+        pipeline = make_pipeline(pose, bundle, engine, persons)
+        line = Line(source, pipeline, engine, reporter, terminal, stop, notifier)
+        opened.callback(line.close)
+        steering = Commands(Steering(line, rebuild))
+        return line.run(config.input.duration, source.info.live or source.info.id == "stdin", steering.handle)
 
 
 def main() -> int:
     """Command line; returns the exit code."""
-    return run_command(Config, "realtime.run", EXAMPLES, run)
+    return run_command(Config, "realtime.run", EXAMPLES, run, read_command_line)
 
 
 if __name__ == "__main__":

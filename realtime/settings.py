@@ -6,6 +6,7 @@ The command line, the configuration file (realtime/config.py) and --print-config
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,8 +16,9 @@ import tyro
 from realtime.bus import DEFAULT_ADDRESS
 from realtime.errors import UsageError
 
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # of a source, as topics can carry it
 MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
+PERSONS_IN_PICTURES = 2  # and in pictures, where each costs time
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,14 @@ class InputFlags:
     is taken from the environment, so that a password need not stand here."""
     source_from: Path | None = None
     """Read the source from the first line of this file instead: for addresses with passwords."""
-    mirror: Switch = False
+    name: str | None = None
+    """Name of the source in messages and topics; of several cameras in --config, the one to run. Default: made of the
+    source's address."""
+    mirror: bool = False
     """The camera gives mirrored pictures (a selfie preview): turn them back, so that left is left."""
-    fast: Switch = False
+    fast: bool = False
     """Files: every frame, as fast as possible. Otherwise live pace, and the newest frame wins."""
-    loop: Switch = False
+    loop: bool = False
     """Files: begin again at the end, for ever."""
     duration: float | None = None
     """Stop after so many seconds of the source's own time; silence of a live source counts. Default: never."""
@@ -64,7 +69,7 @@ class RecognitionFlags:
     """What the model computes in. auto: the fastest that passed its gate; a CPU times fp32 and int8 at the start."""
     engine: Path | None = None
     """Take this TensorRT engine file, its sidecar beside it, instead of the one built into this user's cache."""
-    trust: Switch = False
+    trust: bool = False
     """Load --engine although it was copied here or others may write to its folder: an engine can run code."""
     threads: int = 1
     """CPU threads of the model."""
@@ -89,19 +94,19 @@ class OutputFlags:
     again after a restart."""
     record: Path | None = None
     """Record every frame's skeletons to this new MCAP file (no pictures); a file that is there is refused."""
-    publish_poses: Switch = False
+    publish_poses: bool = False
     """Also publish every frame's skeletons (topic pose.)."""
-    publish_scores: Switch = False
+    publish_scores: bool = False
     """Also publish every window's probabilities (topic scores.)."""
     wait_subscriber: float | None = None
     """Wait up to so many seconds for a subscriber before the first frame. Default: do not wait."""
-    show: Switch = False
+    show: bool = False
     """Open a window with skeleton, label bars and history; without a display the line goes on without one."""
-    headless: Switch = False
+    headless: bool = False
     """No window, whatever else is said; so it is by itself where there is no display."""
-    quiet: Switch = False
+    quiet: bool = False
     """Print errors only."""
-    log_json: Switch = False
+    log_json: bool = False
     """Print what is logged as JSON lines, for machines."""
 
 
@@ -110,11 +115,13 @@ class ProgramFlags:
     """About this program's run itself."""
 
     config: Path | None = None
-    """TOML file with these flags by name; what stands on the command line wins."""
-    print_config: Switch = False
+    """TOML file with these flags as keys (docs/operations.md); what stands on the command line wins."""
+    print_config: bool = False
     """Print every setting with its origin, and end."""
-    check: Switch = False
+    check: bool = False
     """Check settings, bundle, source and addresses, say what was found, and end."""
+    version: bool = False
+    """Print the version of this program and of what it stands on, and end."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +136,15 @@ class Config:
 
 def check(config: Config) -> None:
     """UsageError where settings are out of their range or contradict each other."""
-    for name, value in (("duration", config.input.duration), ("wait-subscriber", config.output.wait_subscriber)):
+    for flag, value in (("duration", config.input.duration), ("wait-subscriber", config.output.wait_subscriber)):
         if value is not None and not 0 < value < 1e9:
-            raise UsageError(f"--{name} must be above 0 seconds, got {value}")
+            raise UsageError(f"--{flag} must be above 0 seconds, got {value}")
     if config.recognition.persons is not None and not 1 <= config.recognition.persons <= 64:
         raise UsageError(f"--persons must be in [1, 64], got {config.recognition.persons}")
-    files = {name: getattr(config.output, name) for name in ("events", "journal", "record")}
+    name = config.input.name
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError(f"--name must be 1 to 40 letters, digits, - and _, got {name!r}")
+    files = {flag: getattr(config.output, flag) for flag in ("events", "journal", "record")}
     given = [(name, path) for name, path in files.items() if path is not None]
     for index, (name, path) in enumerate(given):
         for other, same in given[index + 1 :]:

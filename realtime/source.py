@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from realtime.clips import NW_UCLA_FPS, open_npz, open_ntu, open_nw_ucla
 from realtime.errors import SourceError, UsageError
-from realtime.feed import Feed, Opened, Replay, Source, SourceInfo, Tally, redacted
+from realtime.feed import STALLED_S, Feed, Opened, Replay, Source, SourceInfo, Tally
+from realtime.live import Live
+from realtime.loop import looped
 from realtime.schema import Frame, Pose
+from realtime.secrets import redacted
 from realtime.skeleton import KINECT_V2_25
+from realtime.slot import Change
+from realtime.watch import Watch
 
 __all__ = ["Source", "SourceInfo", "open_source", "redacted"]
 
@@ -25,12 +32,20 @@ FORMS = (
 
 
 def open_source(
-    spec: str, *, fast: bool, mirror: bool = False, fps: float | None = None, stdin: int = 0, seed: int | None = None
+    spec: str,
+    *,
+    fast: bool,
+    mirror: bool = False,
+    loop: bool = False,
+    fps: float | None = None,
+    stdin: int = 0,
+    seed: int | None = None,
 ) -> Source:
     """Opens a source; what cannot be opened raises SourceError with what, why and the next thing to try.
 
     fast: files give every frame, as fast as it is consumed; else they play at live pace and the newest frame wins.
-    Cameras and streams are always live, and standard input always gives every line: its sender waits.
+    Cameras and streams are always live, and are opened again for ever once they played; standard input always gives
+    every line: its sender waits. loop: files begin again at their end; UsageError for what has none.
     mirror: for pictures that arrive mirrored, as a selfie preview does (and for skeletons made from such): turns
     them back, so that left is left again. fps: the rate of what states none (folders of pictures, NW-UCLA, .npz)
     and of `synthetic`; default 30, of NW-UCLA 12. stdin: file descriptor that `-` reads. seed: of `synthetic`.
@@ -38,39 +53,69 @@ def open_source(
     if fps is not None and not 0 < fps <= 1000:
         raise UsageError(f"fps must be in (0, 1000], got {fps}")
     if spec == "-":
+        _endless(spec, loop)
         return _open_stdin(stdin, mirror)
     if spec == "synthetic":
-        return _played(_open_synthetic(seed, fps or 30.0), fast, mirror)
+        return _played(partial(_open_synthetic, seed, fps or 30.0), fast, mirror, loop=False)  # it has no end
     if spec.isdecimal() or spec.startswith("/dev/") or "://" in spec:
-        return _played(_open_device(spec, mirror), fast, mirror)
+        return _open_device(spec, fast, mirror, loop)
     path = _existing(spec)
     opener = _RECORDINGS.get(path.suffix.lower())
     if opener is not None and path.is_file():
-        return _played(opener(path, fps), fast, mirror)
+        return _played(partial(opener, path, fps), fast, mirror, loop)
     from realtime import camera  # loads cv2 and av, which skeletons do without
 
     if path.is_dir():
-        return _played(camera.open_images(path, fps=fps or 30.0, mirror=mirror), fast, mirror)
-    return _played(camera.open_video(path, mirror=mirror), fast, mirror)
+        return _played(partial(camera.open_images, path, fps=fps or 30.0, mirror=mirror), fast, mirror, loop)
+    return _played(partial(camera.open_video, path, mirror=mirror), fast, mirror, loop)
 
 
-def _played(opened: Opened, fast: bool, mirror: bool) -> Source:
-    skeletons = opened.info.skeletons
-    if skeletons and mirror:  # pictures are mirrored where they are decoded
-        opened = replace(opened, frames=map(_mirrored, opened.frames))
+def _endless(spec: str, loop: bool) -> None:
+    if loop:
+        raise UsageError(f"--loop is for files; {redacted(spec)} has no end at which to begin again: leave it out")
+
+
+def _played(
+    opening: Callable[[], Opened],
+    fast: bool,
+    mirror: bool,
+    loop: bool,
+    there: Callable[[], bool] | None = None,
+    spec: str = "this source",
+) -> Source:
+    """What `opening` opens, played as its kind is; it is opened now, and again as often as that takes."""
+    opened = opening()
     if opened.info.live:
-        return Feed(opened, "live")
+        if loop:
+            opened.release()
+        _endless(spec, loop)
+        return Live(opened, opening, there=there)
+    if opened.info.skeletons and mirror:  # pictures are mirrored where they are decoded
+        opened, opening = _turned(opened), _turning(opening)
+    if loop:
+        opened = looped(opened, opening)
     if not fast:
         return Feed(opened, "paced")
-    return Replay(opened) if skeletons else Feed(opened, "every")
+    return Replay(opened) if opened.info.skeletons else Feed(opened, "every")
 
 
-def _open_device(spec: str, mirror: bool) -> Opened:
+def _turned(opened: Opened) -> Opened:
+    return replace(opened, frames=(_mirrored(item) if isinstance(item, Frame) else item for item in opened.frames))
+
+
+def _turning(opening: Callable[[], Opened]) -> Callable[[], Opened]:
+    return lambda: _turned(opening())
+
+
+def _open_device(spec: str, fast: bool, mirror: bool, loop: bool) -> Source:
     from realtime import camera
 
     if "://" in spec:
-        return camera.open_stream(spec, mirror=mirror)
-    return camera.open_camera(int(spec) if spec.isdecimal() else spec, mirror=mirror)
+        return _played(partial(camera.open_stream, spec, mirror=mirror), fast, mirror, loop, spec=spec)
+    device = int(spec) if spec.isdecimal() else spec
+    _endless(spec, loop)
+    there = partial(os.path.exists, camera.camera_path(device)) if sys.platform == "linux" else None
+    return _played(partial(camera.open_camera, device, mirror=mirror), fast, mirror, loop, there)
 
 
 def _open_stdin(descriptor: int, mirror: bool) -> Source:
@@ -79,9 +124,19 @@ def _open_stdin(descriptor: int, mirror: bool) -> Source:
     if os.isatty(descriptor):
         raise SourceError("source - reads pose messages from standard input, which is a terminal; pipe them in")
     opened = open_lines(descriptor, "stdin")
-    if mirror:
-        opened = replace(opened, frames=map(_mirrored, opened.frames))
-    return Feed(opened, "every")
+    opened = replace(opened, frames=watched(opened.frames))
+    return Feed(_turned(opened) if mirror else opened, "every", STALLED_S)
+
+
+def watched(frames: Iterator[Frame | Change]) -> Iterator[Frame | Change]:
+    """Skeletons of a sender that lives, without those that stand still to the last bit."""
+    watch = Watch()
+    for item in frames:
+        change, deliver = watch.see(item) if isinstance(item, Frame) else (item, False)
+        if change is not None:
+            yield change
+        if deliver:
+            yield item
 
 
 def _open_synthetic(seed: int | None, fps: float) -> Opened:
@@ -119,7 +174,7 @@ def _existing(spec: str) -> Path:
     try:
         size = path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(f"source {spec!r} is not there; {_hint(path)}") from None
+        raise SourceError(f"source {redacted(spec)!r} is not there; {_hint(path)}") from None
     except (OSError, ValueError) as error:
         raise SourceError(
             f"source {spec!r}: {getattr(error, 'strerror', error)}; check path and permissions"

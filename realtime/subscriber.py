@@ -176,7 +176,7 @@ class EventSubscriber(AbstractContextManager["EventSubscriber"]):
                 self._expected = {name: message.next_seq.get(name, 0) for name in FAMILIES}
             else:
                 self._expected[family(message)] = message.seq
-        else:
+        elif previous is not None:
             yield Joined(message.session, previous)
 
     def _miss(self, name: str, reached: int) -> Flow:
@@ -208,6 +208,7 @@ class EventSubscriber(AbstractContextManager["EventSubscriber"]):
                 if not self._finished:
                     yield Gap(session, name, at, None, None, recovered, "that session broke off, and is not kept")
                 return
+            before = at
             for message in self._whole(payloads, session, name, at, last):
                 if message.seq > at:
                     yield Gap(session, name, at, message.seq - 1, message.seq - at, 0, "never kept")
@@ -216,7 +217,7 @@ class EventSubscriber(AbstractContextManager["EventSubscriber"]):
                 yield self._told(message)
             if last is None and following is not None and at >= following:
                 last = at - 1
-            elif not payloads:
+            elif at == before:
                 end = last if last is not None else (following or at + 1) - 1
                 reason = "no longer kept" if head else "the publisher does not answer"
                 yield Gap(session, name, begun, end, end - at + 1, recovered, reason)

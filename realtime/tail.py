@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -28,6 +29,7 @@ from realtime.messages import (
 )
 from realtime.subscriber import EventSubscriber, Item, Subscriber
 from realtime.wire import topic
+from realtime.zap import security
 
 EXAMPLES = """examples:
   python -m realtime.tail                                    events and status of the line on this machine
@@ -35,6 +37,7 @@ EXAMPLES = """examples:
   python -m realtime.tail --topics action.cam0.start.        only starts of one camera
   python -m realtime.tail --recover                          every event and status, also what was missed on the way
   python -m realtime.tail --topics pose. > poses.jsonl       poses, to be played again: realtime.run --source -
+  python -m realtime.tail tcp://LINE:5556 --keys wall.client another machine's line, with the key it gave us
   python -m realtime.tail --count 1 --timeout-s 5            is the line alive? exit code 4 if not
 """
 
@@ -53,6 +56,8 @@ class Tail:
     """Stop after so many messages (default: never)."""
     timeout_s: float | None = None
     """Stop when no message came for so many seconds (default: never)."""
+    keys: Path | None = None
+    """The client's file made by realtime.keys, for a line with --keys."""
     pretty: bool = False
     """One short line for people instead of JSON."""
 
@@ -67,7 +72,7 @@ def tail(options: Tail) -> int:
     if options.recover:
         return follow(options)
     printed = 0
-    with Subscriber(options.address, options.topics) as subscriber:
+    with Subscriber(options.address, options.topics, security(options.keys)) as subscriber:
         while options.count is None or printed < options.count:
             try:
                 received = subscriber.receive(options.timeout_s)
@@ -91,7 +96,7 @@ def follow(options: Tail) -> int:
     if other:
         raise UsageError(f"--recover follows action. and status., not {other[0]!r}; leave out one of the two")
     printed = 0
-    with EventSubscriber(options.address, timeout_s=options.timeout_s) as subscriber:
+    with EventSubscriber(options.address, timeout_s=options.timeout_s, secure=security(options.keys)) as subscriber:
         for item in subscriber:
             if isinstance(item, ActionEvent | Status):
                 if topic(item).startswith(options.topics):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.status import Status
 
 from realtime.bundle import Bundle
 from realtime.feed import SourceInfo
+from realtime.logs import Logs
 from realtime.messages import ActionEvent
 from realtime.meter import Reading
 from realtime.pipeline import Step
+from realtime.secrets import scrub
 
 if TYPE_CHECKING:
     from realtime.show import Board, Screen
@@ -23,12 +24,25 @@ SLOW_FPS = 4.0  # below this no two poses are near enough for the rows between t
 SLOW_AFTER_S = 5
 
 
-class Terminal:
-    """Prints to standard error, so standard output stays free. `closed` turns true when the window is closed."""
+class Opens(Protocol):
+    """Where a line can be reached; None for what is not open."""
 
-    def __init__(self, console: Console, bundle: Bundle, info: SourceInfo, quiet: bool, show: bool) -> None:
+    address: str | None
+    control: str | None
+    http: str | None
+
+
+class Terminal:
+    """Prints to standard error, so standard output stays free. `closed` turns true when the window is closed.
+
+    logs: what is said goes out with what modules log, in its form; None prints to the console itself.
+    """
+
+    def __init__(
+        self, console: Console, bundle: Bundle, info: SourceInfo, quiet: bool, show: bool, logs: Logs | None = None
+    ) -> None:
         self.closed = False
-        self._console, self._bundle, self._info, self._quiet = console, bundle, info, quiet
+        self._console, self._bundle, self._info, self._quiet, self._logs = console, bundle, info, quiet, logs
         self._begun_ns: int | None = None
         self._gated = self._doubtful_s = self._slow_s = 0
         self._open: dict[str, str] = {}
@@ -38,15 +52,19 @@ class Terminal:
         if show:
             self._open_window()
 
-    def opening(self, address: str | None, backend: str, why: str) -> None:
-        """Says what was opened, where the events are, and why this engine runs the model."""
+    def opening(self, outlet: Opens, backend: str, why: Sequence[str]) -> None:
+        """Says what was opened, where the events are, and why these parts find poses and run the model."""
         size = f" {self._info.width}x{self._info.height}" if self._info.width else ""
         self.say(
             f"source {self._info.id} ({self._info.kind}{size}), model {self._bundle.name} on {backend}, "
-            f"{len(self._bundle.actions)} actions, events on {address or 'no bus'}"
+            f"{len(self._bundle.actions)} actions, events on {outlet.address or 'no bus'}"
         )
-        if why:
-            self.say(f"engine: {why}")
+        if outlet.control:
+            self.say(f"control on {outlet.control}")
+        if outlet.http:
+            self.say(f"page to watch: http://{outlet.http}")
+        for text in filter(None, why):
+            self.say(text)
 
     def show(self, step: Step, told: Sequence[ActionEvent], fps: float) -> None:
         """After each frame."""
@@ -71,7 +89,7 @@ class Terminal:
         """Once a second: the status line, on a terminal only; and advice where nothing can come of what is seen."""
         self._advise(persons, gated)
         self._warn_of_slowness(reading)
-        if self._quiet or not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal or (self._logs is not None and self._logs.as_json):
             return
         age = f", frame age p95 {reading.frame_age_ms[1]:.0f} ms" if reading.frame_age_ms else ""
         lost = f", {drops} dropped" if drops else ""
@@ -118,9 +136,16 @@ class Terminal:
         if why is not None:
             self.say(f"no window: {why}; going on without")
             return
-        names = {action.id: action.name for action in self._bundle.actions}
-        self._board = show.Board(self._bundle.classes, names)
         self._screen = show.Screen(f"pcle-live {self._info.id}")
+        self.bundle_changed(self._bundle)
+
+    def bundle_changed(self, bundle: Bundle) -> None:
+        """From now on the window, where there is one, shows this bundle's classes."""
+        self._bundle = bundle
+        if self._screen is not None:
+            from realtime import show
+
+            self._board = show.Board(bundle.classes, {action.id: action.name for action in bundle.actions})
 
     def _line(self, event: ActionEvent) -> str:
         begun_ns = self._begun_ns or event.time.onset_mono_ns
@@ -133,22 +158,9 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """One line, unless quiet."""
-        if not self._quiet:
-            self._console.print(text, markup=False, soft_wrap=True)
-
-
-class _LogLines(logging.Handler):
-    """Prints what modules log above the status line, which would otherwise be drawn over it."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(f"{record.levelname.lower()}: {self.format(record)}", markup=False, soft_wrap=True)
-
-
-def log_to(console: Console, quiet: bool) -> None:
-    """Sends warnings of every module to this console; only errors with quiet."""
-    level = logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", handlers=[_LogLines(console)])
+        if self._quiet:
+            return
+        if self._logs is not None:
+            self._logs.say(scrub(text))
+        else:
+            self._console.print(scrub(text), markup=False, soft_wrap=True)

@@ -34,16 +34,18 @@ from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
 from realtime.errors import LineError, UsageError
 from realtime.feed import Change
+from realtime.line import Line
 from realtime.messages import ActionEvent, PoseMessage
 from realtime.meter import Reading
 from realtime.pipeline import STAGES, Step
 from realtime.pose import MediaPipePose
 from realtime.pose_choice import open_pose
 from realtime.report import Outputs, Reporter
-from realtime.run import Line, Stop, make_pipeline
+from realtime.run import make_pipeline
 from realtime.schema import Event, Frame
 from realtime.scoring import Engine
 from realtime.source import Source, open_source
+from realtime.stop import Stop
 from realtime.subscriber import Subscriber
 from realtime.terminal import Terminal
 from scripts.figures import Figure, show, write
@@ -277,6 +279,7 @@ def measure_rate(
         reporter.close()
     bare.close()
     source.close()
+    stop.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if stop.code is not None:
         raise KeyboardInterrupt

@@ -39,9 +39,10 @@ DOORS = {
     "tensorrt_rtx": {"trt"},
     "zmq": {"client", "outlet_child", "zap", "keys", "control"},
     "ai_edge_litert": {"litert"},
-    "msgspec": {"messages"},
+    "msgspec": {"messages", "control_messages"},
     "mcap": {"recording"},
-    "rich": {"command", "show", "terminal"},
+    "rich": {"command", "logs", "show", "terminal"},
+    "tomli": {"configfile"},
     "tyro": {"command", "settings", "config"},
 }
 COMMAND_LINE = {"tyro", "rich"}

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from realtime.bus import DEFAULT_ADDRESS as BUS_ADDRESS
-from realtime.bus import Subscriber
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.messages import MessageError
+from realtime.subscriber import Subscriber
 from realtime.web.server import WebServer
 from realtime.web.stats import DEFAULT_ADDRESS
 from realtime.web.stream import FAMILIES

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -259,7 +260,10 @@ def check_story(events: Sequence[ActionEvent]) -> None:
 
 
 def free_address() -> str:
-    """A loopback address that nobody uses just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    """A loopback address that nobody uses just now; nor the one after it, where replay is answered."""
+    while True:
+        with socket.socket() as probe, socket.socket() as next_one, suppress(OSError, OverflowError):
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            next_one.bind(("127.0.0.1", port + 1))
+            return f"tcp://127.0.0.1:{port}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from realtime.clock import Clock
-from realtime.messages import Action, ActionEvent, Heartbeat, Model, Source, Status
-from realtime.outlet import Outlet, OutletSpec
+from realtime.messages import Action, ActionEvent, AnyMessage, Heartbeat, Model, Source, Status, encode
+from realtime.outlet import Outlet, OutletSpec, _parcel
+from realtime.outlet_wire import MESSAGE, PUBLISH, frame
 from realtime.schema import Event
-from realtime.wire import action_event, moment
+from realtime.wire import action_event, moment, topic
 
 CLOCK = Clock(mono_ns=0, utc_ns=0)
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -52,3 +54,14 @@ def opened(address: str | None = ANY_PORT, keys: Path | None = None, **spec) -> 
         outlet.close()
         raise
     return outlet
+
+
+def unheard(outlet: Outlet, *messages: AnyMessage) -> None:
+    """Publishes messages that are kept for replay but never reach a subscriber."""
+    for message in messages:
+        parcel = _parcel(message, topic(message), encode(message), True)
+        parcel = replace(parcel, does=parcel.does & ~PUBLISH)
+        if outlet._journal is not None:
+            outlet._journal.write(parcel.payload)
+        outlet._history.add(parcel)
+        outlet._child.send(frame(MESSAGE, parcel.body()))

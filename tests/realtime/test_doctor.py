@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime import checks
+from realtime import checks, limits
 from realtime.accelerator import _CACHED, _LIBRARY, accelerator
 from realtime.bundle import write_bundle
 from realtime.doctor import as_json, show
@@ -126,10 +126,47 @@ def test_a_strange_model_folder_here_is_named(tmp_path, monkeypatch):
 def test_a_port_in_use_is_noted_and_stops_nothing():
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
-        row = checks._port(taken)
+        row = next(limits.ports(taken))
         assert row.state == "note"
         assert "--pub" in row.advice
-    assert checks._port(70000).state == "note"
+        replays = list(limits.ports(taken - 1))[1]
+        assert (replays.name, replays.state) == (f"port {taken} (replays)", "note")
+    assert {row.state for row in limits.ports(70000)} == {"note"}
+    assert [row.state for row in limits.ports(65535)][1] == "note"
+
+
+def test_without_litert_one_person_can_still_be_followed(bundle):
+    def without(code: str, argument: str) -> tuple[bool, str]:
+        return ("litert" not in code, "ModuleNotFoundError: No module named 'ai_edge_litert'")
+
+    found = checks.examine(bundle, port=0, ask=without)
+    assert checks.can_run(found)
+    assert rows(found)["LiteRT"].state == "note" and "one person" in rows(found)["LiteRT"].advice
+
+
+def test_the_probe_of_litert_is_valid_python():
+    assert limits.litert(checks.probe).found in ("loads", "ModuleNotFoundError: No module named 'ai_edge_litert'")
+
+
+def test_few_open_files_are_noted(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda which: (64, 4096))
+    assert limits.files().state == "note" and "ulimit -n" in limits.files().advice
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1024, 4096))
+    assert (limits.files().state, limits.files().found) == ("ok", "1024")
+
+
+@pytest.mark.parametrize(("known", "state"), [(True, "ok"), (False, "note"), (None, "ok")])
+def test_a_clock_that_is_not_kept_right_is_noted(known, state):
+    row = limits.clock(lambda: known)
+    assert row.state == state and "UTC" in row.found
+    assert limits._synchronised() in (True, False, None)
+
+
+def test_telemetry_is_none_here_and_told_where_there_is_some(monkeypatch):
+    assert limits.telemetry({"mediapipe": "0.10.21"}.get).found == "none"
+    assert "mediapipe 0.10.35 sends" in limits.telemetry({"mediapipe": "0.10.35"}.get).found
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    assert limits.telemetry(lambda name: None).state == "note"
 
 
 def test_little_memory_is_noted(tmp_path):

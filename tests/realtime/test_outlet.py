@@ -151,7 +151,7 @@ def test_a_stopped_child_is_noticed_and_replaced():
         wait_until(restarted(outlet), outlet=outlet)
         assert outlet.failure == "it hung" and outlet._child.pid != pid and not psutil.pid_exists(pid)
         print(calls.check())
-        with Subscriber(outlet.address) as subscriber:
+        with Subscriber(outlet.address, ["action."]) as subscriber:
             assert outlet.wait_for_subscriber(10)
             outlet.publish(action())
             assert subscriber.receive(10).message == action()
@@ -337,3 +337,9 @@ def test_the_child_loads_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_line_itself_does_not_even_load_zmq():
+    program = "import realtime.run, sys; print('zmq' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

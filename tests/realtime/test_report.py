@@ -18,6 +18,7 @@ from realtime.errors import AddressError, LineError, UsageError
 from realtime.feed import SourceInfo
 from realtime.messages import ActionEvent, AnyMessage, Heartbeat, PoseMessage, ScoresMessage, Status
 from realtime.meter import Meter, Reading
+from realtime.outlet import Outlet, OutletSpec
 from realtime.pipeline import Pipeline, Step
 from realtime.pose import PassThrough
 from realtime.recording import read_recording
@@ -266,6 +267,52 @@ def test_a_full_disk_under_the_events_is_told_once_and_the_bus_goes_on(report, p
     assert failures == ["cannot write /dev/full: No space left on device; free some space or name another file"]
     check_story(messages)  # type: ignore[arg-type]
     assert [event.action.id for event in messages if event.phase == "start"] == ["right_up", "left_up"]
+
+
+def test_a_full_disk_never_ends_a_live_line(report, pipeline, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this machine has no /dev/full")
+    reporter = report(
+        replace(INFO, live=True), publish="tcp://127.0.0.1:*", events=Path("/dev/full"), record=tmp_path / "kept.mcap"
+    )
+    messages: list[AnyMessage] = []
+    with heard(reporter, messages):
+        reporter.status("online", 0)
+        told = play(pipeline, reporter, frames(TWICE))
+    trouble = "cannot write /dev/full: No space left on device; free some space or name another file"
+    assert [one.reason for one in messages if isinstance(one, Status)] == [None, trouble]
+    assert reporter.failures == [trouble]  # said again at the end, so that scripts notice
+    assert [one for one in messages if isinstance(one, ActionEvent)] == told
+    reporter.close()
+    assert next(read_recording(tmp_path / "kept.mcap")).poses
+
+
+def test_a_journal_that_fails_is_one_status_of_any_line(report, pipeline, bundle, tmp_path):
+    with Outlet(OutletSpec("tcp://127.0.0.1:*", journal=tmp_path / "journal.jsonl")) as outlet:
+        outlet.open()
+        reporter = Reporter(Outputs(), bundle, "onnxruntime/cpu", INFO, outlet=outlet)
+        messages: list[AnyMessage] = []
+        with heard(reporter, messages), room(2000):
+            told = play(pipeline, reporter, frames(TWICE))
+        assert [one.reason.partition(" at ")[0] for one in messages if isinstance(one, Status)] == [
+            "journal off: file too large"
+        ]
+        assert [one for one in messages if isinstance(one, ActionEvent)] == told
+        assert len(reporter.failures) == 1
+        reporter.close()
+
+
+def test_closing_tells_the_numbers_once_more(bundle):
+    with Outlet(OutletSpec("tcp://127.0.0.1:*")) as outlet:
+        outlet.open()
+        reporter = Reporter(Outputs(), bundle, "onnxruntime/cpu", INFO, outlet=outlet)
+        messages: list[AnyMessage] = []
+        with heard(reporter, messages):
+            reporter.heartbeat(READING, drops=3, refused=0, open_events=(), persons=1)
+            reporter.status("ended", 0)
+            reporter.close()
+        assert [type(one) for one in messages] == [Heartbeat, Status, Heartbeat]
+        assert messages[-1].next_seq["status"] == 1 and messages[-1].drops == 3 and messages[-1].fps is None
 
 
 def test_a_line_that_fits_only_in_part_is_taken_back(report, pipeline, tmp_path):

@@ -24,7 +24,9 @@ from realtime.generator.perform import perform
 from realtime.messages import ActionEvent, AnyMessage, Heartbeat, PoseMessage, Status
 from realtime.pose import PassThrough
 from realtime.report import Outputs, Reporter
-from realtime.run import Line, Stop, make_pipeline
+from realtime.line import Line
+from realtime.run import make_pipeline
+from realtime.stop import Stop
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import KINECT_V2_25
 from realtime.subscriber import Subscriber

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import itertools
 import struct
 import threading
 import time
@@ -237,85 +235,20 @@ def test_an_unknown_protocol_and_a_playlist_that_leads_elsewhere_are_refused(tmp
     refusal(playlist)
 
 
-class _Mjpeg(http.server.BaseHTTPRequestHandler):
-    """A camera that sends 20 pictures, 60 a second, then goes silent or hangs up."""
-
-    silent_s = 0.0
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=cut")
-        self.end_headers()
-        for number in range(20):
-            jpeg = cv2.imencode(".jpg", picture(number))[1].tobytes()
-            head = f"--cut\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            self.wfile.write(head.encode() + jpeg + b"\r\n")
-            time.sleep(1 / 60)
-        time.sleep(self.silent_s)
-
-    def log_message(self, *_: object) -> None:
-        pass
+def feed(frames, play="paced", **options) -> Feed:
+    return Feed(Opened(SourceInfo("cam0", "video"), frames, lambda: None, Tally()), play, **options)
 
 
-@pytest.fixture
-def mjpeg(request: pytest.FixtureRequest):
-    handler = type("Handler", (_Mjpeg,), {"silent_s": request.param})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://u:s3cret@127.0.0.1:{server.server_port}/cam"
-    server.shutdown()
-    server.server_close()
+def test_a_sender_that_says_nothing_is_said_to_be_stalled_and_its_windows_go_on() -> None:
+    def pauses():
+        yield Frame(0, 0)
+        time.sleep(0.9)
+        yield Frame(1, SECOND_NS)
 
-
-@pytest.mark.parametrize("mjpeg", [0.0], indirect=True)
-def test_a_stream_is_live_and_its_end_is_a_loss(mjpeg: str) -> None:
-    source = open_source(mjpeg, fast=True)  # --fast is for files
-    assert source.info.live and source.info.kind == "stream" and source.info.id.startswith("127-0-0-1-")
-    frames = []
-    with pytest.raises(SourceError, match="was lost") as caught:
-        for frame in source:
-            if frame is not None:
-                assert time.monotonic_ns() - frame.captured_ns < SECOND_NS
-                frames.append(frame)
-    assert "s3cret" not in str(caught.value)
-    assert len(frames) + source.dropped >= 15
-    assert all(a.captured_ns < b.captured_ns for a, b in itertools.pairwise(frames))
-    source.close()
-
-
-@pytest.mark.parametrize("mjpeg", [5.0], indirect=True)
-def test_a_silent_stream_is_lost_after_three_seconds(mjpeg: str) -> None:
-    source = open_source(mjpeg, fast=False)
-    last, nothings = time.monotonic(), 0
-    with pytest.raises(SourceError, match=r"no frame for 3|no answer within 3 s"):
-        for frame in source:
-            if frame is None:
-                nothings += 1
-            else:
-                last = time.monotonic()
-    assert 2.5 < time.monotonic() - last < 4.0
-    assert nothings > 5  # the line could breathe meanwhile
-    source.close()
-
-
-def feed(frames, play="live", **options) -> Feed:
-    return Feed(Opened(SourceInfo("cam0", "camera", live=True), frames, lambda: None, Tally()), play, **options)
-
-
-def test_a_camera_that_hangs_is_lost_and_one_that_begins_late_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realtime.feed.FIRST_FRAME_S", 2.0)
-
-    def hangs():
-        time.sleep(0.5)
-        yield Frame(0, time.monotonic_ns())
-        threading.Event().wait(1.5)
-
-    source = feed(hangs(), silence_s=0.3)
-    frames = []
-    with pytest.raises(SourceError, match=r"camera cam0: no frame for 0\.\d s; check its cable"):
-        frames.extend(source)
-    assert [frame.index for frame in frames if frame] == [0]
+    told = [item for item in feed(pauses(), "every", stalled_s=0.5) if item is not None]
+    assert [getattr(item, "state", item) for item in told[1:3]] == ["stalled", "online"]
+    assert told[1].reset is told[2].reset is None and "check that the sender runs" in told[1].reason
+    assert [item.index for item in told if isinstance(item, Frame)] == [0, 1]
 
 
 def test_a_fault_in_the_reader_reaches_the_consumer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from realtime.run import Deadline
+from realtime.line import Deadline
 from realtime.schema import SECOND_NS, Frame
-from tests.realtime.hands import RAISED, ended, frames, free_address, lines, start, story, write_hands
+from tests.realtime.hands import RAISED, ROOT, ended, frames, free_address, lines, start, story, write_hands
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,78 @@ def test_a_signal_before_the_first_subscriber_ends_the_wait(hands, tmp_path):
     process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 0
     assert time.monotonic() - begun < 5
+
+
+def stand_in(folder: Path, module: str, body: str) -> Path:
+    """A module that is loaded in the place of another."""
+    (folder / f"{module}.py").write_text(body)
+    return folder
+
+
+SLOW = "import sys, time\nprint('loading', file=sys.stderr, flush=True)\ntime.sleep(30)"
+HANGS = """import ctypes, sys
+print('loading', file=sys.stderr, flush=True)
+mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+lock(mutex)
+lock(mutex)  # waits for itself in C, for ever, and signals do not wake it
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("loads", [SLOW, HANGS], ids=["slow", "hangs"])
+@pytest.mark.parametrize("module", ["onnxruntime", "av"])  # loaded with the program, and once the line is put together
+def test_a_signal_while_the_line_loads_ends_it_in_time(tmp_path, number, code, loads, module):
+    first = stand_in(tmp_path, module, loads)
+    (tmp_path / "a.mp4").write_bytes(b"never read")
+    flags = ("--source", tmp_path / "a.mp4", "--pub", "none", "--record", tmp_path / "kept.mcap")
+    process = start(*flags, first=first)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"loading\n"
+    time.sleep(0.3)  # it hangs now
+    begun = time.monotonic()
+    process.send_signal(number)
+    assert ended(process) == (code, "")
+    assert time.monotonic() - begun < 3.5
+    assert not list(tmp_path.glob("kept*"))  # nothing half made
+
+
+def test_a_silent_camera_does_not_delay_the_end(hands, tmp_path):
+    with raising(hands, tmp_path, "--pub", free_address(), "--record", tmp_path / "kept.mcap") as process:
+        time.sleep(0.6)  # it says nothing more, and stays open
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 0
+        assert time.monotonic() - begun < 2.0
+    assert story(tmp_path / "events.jsonl")[-1] == ("end", "right_up", "shutdown")
+
+
+def test_what_hangs_at_the_end_is_left_and_told(tmp_path):
+    program = (
+        "import os, signal, time; from realtime.stop import Stop; stop = Stop(drain_s=0.3); stop.running()\n"
+        "os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=10, check=False)
+    assert done.returncode == 1 and b"something hangs" in done.stderr
+
+
+def test_a_second_signal_ends_it_at_once_also_where_the_first_hangs():
+    program = (
+        "import os, signal, time; from realtime.stop import Stop; stop = Stop(drain_s=60); stop.running()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)\n"
+        "except KeyboardInterrupt:\n    print('told', flush=True); time.sleep(20)"
+    )
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (130, b"told\n")
+    assert time.monotonic() - begun < 5
+
+
+def test_a_signal_between_opening_and_the_loop_is_not_lost():
+    program = (
+        "import os, signal; from realtime.stop import Stop; stop = Stop()\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM)\nexcept SystemExit:\n    pass\n"
+        "stop.running(); print('never')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")

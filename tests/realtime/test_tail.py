@@ -17,7 +17,7 @@ from realtime.messages import Action, Heartbeat, Model, OpenEvent, PoseMessage, 
 from realtime.schema import Event
 from realtime.tail import pretty
 from realtime.wire import action_event, moment
-from tests.realtime.telling import opened
+from tests.realtime.telling import opened, unheard
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = Clock(mono_ns=0, utc_ns=0)
@@ -175,3 +175,21 @@ def test_help_ends_with_examples():
 )
 def test_pretty_lines(message, expected):
     assert pretty(message) == expected
+
+
+def test_recover_prints_what_was_missed_and_says_so(publisher):
+    publisher.publish(status(0))
+    with tail(publisher.address, "--recover", "--count", "3") as program:
+        assert publisher.wait_for_subscriber(20)
+        assert program.stderr.readline() == "joined: session s, open: nothing\n"
+        unheard(publisher, status(1), status(2))
+        publisher.publish(status(3))
+        out, errors = program.communicate(timeout=20)
+    assert out.splitlines() == [encode(status(seq)).decode() for seq in (1, 2, 3)]
+    assert errors == "gap: status 1 to 2: 2 recovered, 0 lost\n"
+
+
+def test_recover_takes_events_and_status_only(publisher):
+    with tail(publisher.address, "--recover", "--topics", "pose.") as program:
+        _, errors = program.communicate(timeout=20)
+    assert program.returncode == 2 and "--recover follows action. and status., not 'pose.'" in errors

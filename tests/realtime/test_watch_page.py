@@ -172,6 +172,21 @@ def test_a_hostile_name_is_a_text_and_nothing_more(page, server):
     )
 
 
+def test_what_two_people_do_together_stands_in_both_rows(page, server):
+    line = WatchedLine(server.feed)
+    line.status("online")
+    with running(line):
+        line.start("own", 1, "walk", 8)
+        line.start("both", 1, "hug", 4, partner=2)
+        page.wait("document.querySelectorAll('.bar').length === 3")
+        assert page.ask(BARS) == [["1", ["walk", "hug"]], ["2", ["hug"]]]
+        assert page.ask("document.querySelector('#list .event .person').textContent") == "1 + 2"
+        page.wait("document.querySelector('#people').textContent === 'Person 1: walking, huggingPerson 2: hugging'")
+        own, both = page.ask("[...document.querySelectorAll('.row .bar')].slice(0, 2).map(b => { const r = "
+                             "b.getBoundingClientRect(); return [r.top, r.bottom]; })")  # fmt: skip
+        assert own[1] <= both[0]  # one below the other
+
+
 @pytest.mark.parametrize("layout", ["BLAZEPOSE_33", "COCO_17", "KINECT_V1_20", "AZURE_32", "CORE_16"])
 def test_every_layout_is_drawn_in_space_and_in_the_picture(page, server, layout):
     for in_picture, view in ((False, "space"), (True, "picture")):

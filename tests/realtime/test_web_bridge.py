@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zmq
 
-from realtime.bus import Publisher
 from realtime.errors import UsageError
 from realtime.messages import decode
 from realtime.web.__main__ import lines, renamed
@@ -39,8 +39,30 @@ def bridge(*flags: str) -> Iterator[tuple[subprocess.Popen, str]]:
         program.communicate()
 
 
-def published(publisher: Publisher, source: str) -> WatchedLine:
-    return WatchedLine(lambda topic, payload: publisher.publish(decode(payload)), source)
+class Bus:
+    """A publisher's end."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of a subscriber also where another asked for the same
+        self._socket.bind("tcp://127.0.0.1:*")
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def wait_for_subscriber(self) -> None:
+        came = 0
+        while came < 4:  # action, status, heartbeat, pose
+            assert self._socket.poll(20_000), "nobody subscribed"
+            came += self._socket.recv()[:1] == b"\x01"
+
+    def line(self, source: str) -> WatchedLine:
+        return WatchedLine(lambda topic, payload: self._socket.send_multipart((topic.encode(), payload)), source)
+
+    def __enter__(self) -> Bus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.destroy(linger=0)
 
 
 def answer(url: str) -> bytes:
@@ -63,9 +85,9 @@ def wait_for(url: str, condition) -> dict:
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_it_shows_a_running_line_and_ends_when_told_to(stop, code):
-    with Publisher("tcp://127.0.0.1:*") as publisher, bridge("--connect", publisher.address) as (program, url):
-        assert publisher.wait_for_subscriber(20)
-        line = published(publisher, "cam0")
+    with Bus() as bus, bridge("--connect", bus.address) as (program, url):
+        bus.wait_for_subscriber()
+        line = bus.line("cam0")
         line.status("online")
         line.heartbeat()
         line.start("e1", 1, "wave")
@@ -79,19 +101,17 @@ def test_it_shows_a_running_line_and_ends_when_told_to(stop, code):
 
 
 def test_two_lines_whose_sources_are_called_alike_need_names():
-    with Publisher("tcp://127.0.0.1:*") as one, Publisher("tcp://127.0.0.1:*") as two:
+    with Bus() as one, Bus() as two:
         with bridge("--connect", one.address, two.address) as (program, url):
-            for publisher in (one, two):
-                assert publisher.wait_for_subscriber(20)
-                published(publisher, "cam0").heartbeat()
+            for bus in (one, two):
+                bus.wait_for_subscriber()
+                bus.line("cam0").heartbeat()
                 wait_for(f"{url}state.json", lambda told: "cam0" in told["sources"])
             assert re.search(r"is left out.*cam0.*--connect NAME=tcp://127", program.stderr.readline())
         with bridge("--connect", f"hall={one.address}", f"yard={two.address}") as (_, url):
-            for publisher in (one, two):
-                assert publisher.wait_for_subscriber(20)
-            time.sleep(0.2)
-            for publisher in (one, two):
-                published(publisher, "cam0").heartbeat()
+            for bus in (one, two):
+                bus.wait_for_subscriber()
+                bus.line("cam0").heartbeat()
             wait_for(f"{url}healthz", lambda told: set(told["sources"]) == {"hall", "yard"} and told["alive"])
 
 

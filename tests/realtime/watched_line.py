@@ -24,6 +24,7 @@ from realtime.messages import (
     Percentiles,
     Source,
     Status,
+    Track,
     encode,
 )
 from realtime.schema import SECOND_NS, Event, Pose
@@ -144,6 +145,7 @@ class WatchedLine:
             event, session=self.numbers.session, seq=self.numbers.take("action"),
             source=Source(id=self.source, kind="camera", width=1280, height=720, fps=FPS),
             action=Action(id=action, name=name or NAMES.get(action, action)), model=MODEL, clock=self.clock,
+            track=Track(id=track, partner=event.partner),
             latency=Latency(capture_to_publish=41.5, pose=12.0, model=1.2, queue=3.0),
         )  # fmt: skip
 
