@@ -249,6 +249,7 @@ def test_who_is_known_stays_and_a_newcomer_beyond_the_wanted_is_let_go(pictures:
         for one in bodies:
             one.judge(True, (i + 1) * 5 * STEP)
     assert len(bodies) == 3
-    follower._persons, bodies[1].known, bodies[2].known = 2, True, True
+    follower._persons = follower._lookout._persons = 2
+    bodies[1].known = bodies[2].known = True
     assert set(map(id, follower.find(rgb, 62 * STEP))) == {id(bodies[1]), id(bodies[2])}
     follower.close()
