@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+
 from realtime.addresses import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 
 KEEPALIVE_S = (1, 10, 5, 3)  # on; TCP asks a silent peer after 10 s, every 5 s, and gives it up after 3 times

@@ -228,6 +228,9 @@ class Reporter:
         reconnects: int = 0,
     ) -> None:
         """Tells that the line is alive, and how fast."""
+        self._clock, said = self._clock.checked()
+        if said is not None:
+            self.status(self._state or "online", time.monotonic_ns(), said)
         self._last_beat = {
             "frame_age_ms": _percentiles(reading.frame_age_ms) if reading.frame_age_ms else None,
             "drops": drops, "refused": refused, "reconnects": reconnects,

@@ -62,8 +62,10 @@ EXAMPLES = """examples:
 a GPU that fails while the line runs: ONNX Runtime on the CPU goes on with the same windows; a line here and a status
   message say so
 
-exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine refused, 4 source cannot be opened or
-  was lost, 5 address in use, 6 GPU or TensorRT demanded but not there, 130 interrupted (Ctrl-C);
+a camera or stream that is lost: the line goes on, and opens it again for ever; a line here and a status say so
+
+exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine refused, 4 source cannot be opened,
+  5 address in use, 6 GPU or TensorRT demanded but not there, 130 interrupted (Ctrl-C);
   SIGTERM and SIGHUP close open events and give 0
 """
 
