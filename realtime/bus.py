@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from realtime.addresses import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 
@@ -36,12 +35,3 @@ def replay_address(address: str) -> str:
         return f"{address}.replay"
     stem, _, port = address.rpartition(":")
     return f"{stem}:{int(port) + 1}" if port.isdigit() else address
-
-
-def __getattr__(name: str) -> Any:
-    """`from realtime.bus import Subscriber` goes on working; it loads zmq, which a line does not need."""
-    if name == "Subscriber":
-        from realtime.subscriber import Subscriber
-
-        return Subscriber
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
