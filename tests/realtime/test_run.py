@@ -21,14 +21,14 @@ from realtime.engine import OrtEngine
 from realtime.errors import GpuError, LineError, SourceError
 from realtime.feed import SourceInfo
 from realtime.generator.perform import perform
+from realtime.line import Line
 from realtime.messages import ActionEvent, AnyMessage, Heartbeat, PoseMessage, Status
 from realtime.pose import PassThrough
 from realtime.report import Outputs, Reporter
-from realtime.line import Line
 from realtime.run import make_pipeline
-from realtime.stop import Stop
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import KINECT_V2_25
+from realtime.stop import Stop
 from realtime.subscriber import Subscriber
 from realtime.terminal import Terminal
 from tests.realtime.hands import (
