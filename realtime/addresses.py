@@ -1,8 +1,7 @@
 """Which addresses a line may bind: this machine's own, and others only where keys decide who comes in.
 
 The bus and the control socket: tcp:// or ipc://. Off this machine they need CURVE keys (realtime/keys.py).
-The page to watch (realtime/web/address.py) is on the loopback, always: it has no keys, so no
-flag opens it to a network.
+The page to watch (realtime/web/address.py) is on the loopback, always: it has no keys, so no flag opens it further.
 """
 
 from __future__ import annotations
