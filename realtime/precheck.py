@@ -20,6 +20,7 @@ from realtime.errors import AddressError, LineError, SourceError, UsageError
 from realtime.recording import partial_of
 from realtime.schema import Frame
 from realtime.settings import Config, check
+from realtime.slot import Change
 from realtime.source import Source
 from realtime.web.address import split
 
@@ -98,7 +99,7 @@ def _engine(config: Config) -> str:
 
 def first_frame(open_: Callable[[], Source], within_s: float = WITHIN_S) -> str:
     """Opens a source and waits for its first frame; SourceError where none comes."""
-    begun_s = time.monotonic()
+    begun_s, why = time.monotonic(), "check its cable, power and network"
     with closing(open_()) as source:
         for item in source:
             passed_s = time.monotonic() - begun_s
@@ -106,11 +107,12 @@ def first_frame(open_: Callable[[], Source], within_s: float = WITHIN_S) -> str:
                 info = source.info
                 size = f" {info.width}x{info.height}" if info.width else ""
                 return f"{info.id} ({info.kind}{size}), first frame after {passed_s:.1f} s"
+            if isinstance(item, Change) and item.reason:
+                why = item.reason
             if passed_s > within_s:
                 break
         raise SourceError(
-            f"{source.info.kind} {source.info.id}: no frame within {time.monotonic() - begun_s:.1f} s; "
-            "check its cable, power and network"
+            f"{source.info.kind} {source.info.id}: no frame within {time.monotonic() - begun_s:.1f} s; {why}"
         )
 
 
