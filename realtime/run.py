@@ -22,18 +22,20 @@ from types import FrameType
 from rich.console import Console
 
 from realtime.backends import open_engine
-from realtime.bundle import Bundle, default_bundle, load_bundle
+from realtime.bundle import Bundle, default_bundle, load_bundle, shipped_interactions
 from realtime.command import run_command
 from realtime.decoder import ActionRule, Decoder
-from realtime.errors import LineError, SourceError
+from realtime.errors import BundleError, LineError, SourceError
 from realtime.feed import Change
+from realtime.interactions import Interactions, check_pair_bundle
 from realtime.meter import Meter
+from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
 from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
 from realtime.schema import SECOND_NS, EndReason, Frame, State
 from realtime.scoring import Engine
-from realtime.settings import MOST_PERSONS, Config, check
+from realtime.settings import MOST_PERSONS, SHIPS, Config, RecognitionFlags, check
 from realtime.source import Source, open_source
 from realtime.terminal import Terminal, log_to
 from realtime.window import WindowBuffer
@@ -209,10 +211,28 @@ def make_decoder(bundle: Bundle) -> Decoder:
     )
 
 
-def make_pipeline(pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int) -> Pipeline:
-    """The stages of a line, joined."""
+def make_pipeline(
+    pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int, together: tuple[Bundle, Engine] | None = None
+) -> Pipeline:
+    """The stages of a line, joined. together: the bundle of what two people do together, and its engine."""
     windows = WindowBuffer(bundle.layout, bundle.window, bundle.fps, bundle.stride, max_tracks=persons)
-    return Pipeline(pose, windows, engine, make_decoder(bundle))
+    pairs = None
+    if together is not None:
+        pairs = Interactions(together[0], PairWindows(windows), together[1], make_decoder(together[0]))
+    return Pipeline(pose, windows, engine, make_decoder(bundle), pairs)
+
+
+def load_bundles(chosen: RecognitionFlags) -> tuple[Bundle, Bundle | None]:
+    """The bundle, and that of pairs where one is named; BundleError where they do not go together."""
+    bundle = load_bundle(chosen.bundle or default_bundle())
+    if bundle.of_pairs:
+        raise BundleError(f"bundle {bundle.path} is for pairs of people: give it as --interactions")
+    if chosen.interactions is None:
+        return bundle, None
+    ships = str(chosen.interactions) == SHIPS
+    pairs = load_bundle(shipped_interactions() if ships else chosen.interactions)
+    check_pair_bundle(pairs, bundle)
+    return bundle, pairs
 
 
 def run(config: Config, console: Console) -> int:
@@ -220,16 +240,20 @@ def run(config: Config, console: Console) -> int:
     check(config)
     log_to(console, config.output.quiet)
     stop = Stop()
-    bundle = load_bundle(config.recognition.bundle or default_bundle())
+    bundle, of_pairs = load_bundles(config.recognition)
     chosen, given, outputs = config.recognition, config.input, config.output
     address = None if outputs.pub == "none" else outputs.pub
     to = Outputs(address, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
+        together = None
+        if of_pairs is not None:  # --engine is the first bundle's
+            together = of_pairs, open_engine(of_pairs, chosen.backend, chosen.threads, chosen.precision)
+            opened.callback(together[1].close)
         source = open_source(given.source, fast=given.fast, mirror=given.mirror, fps=given.fps, seed=given.seed)
         opened.callback(source.close)
-        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision)
+        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, together)
         opened.callback(reporter.close)
         skeletons = source.info.skeletons
         pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
@@ -240,7 +264,7 @@ def run(config: Config, console: Console) -> int:
             terminal.say(f"MediaPipe follows one person in pictures; --persons {persons} changes nothing here")
         if outputs.wait_subscriber:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
-        line = Line(source, make_pipeline(pose, bundle, engine, persons), engine, reporter, terminal, stop)
+        line = Line(source, make_pipeline(pose, bundle, engine, persons, together), engine, reporter, terminal, stop)
         return line.run(given.duration, waits=source.info.live or given.source == "-")
 
 
