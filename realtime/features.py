@@ -142,8 +142,10 @@ def features(joints: np.ndarray, confidence: np.ndarray, streams: tuple[str, ...
         raise ValueError("features got a non-finite joint position; the source or the window let it through")
     width, pair = channels(streams), normalisation_of(streams) == PAIR_NORMALISATION
     if pair != (joints.ndim == 5):
-        raise ValueError(f"streams {', '.join(streams)} need {'two bodies' if pair else 'one body'}, got {joints.shape}")
-    bodies = canonical_pair(joints) if pair else (canonical(joints),)
+        raise ValueError(
+            f"streams {', '.join(streams)} need {'two bodies' if pair else 'one body'}, got {joints.shape}"
+        )
+    bodies: tuple[np.ndarray, ...] = canonical_pair(joints) if pair else (canonical(joints),)
     out = np.zeros((*bodies[0].shape[:3], width), np.float32)
     for i, stream in enumerate(streams):
         part, body = out[..., 3 * i : 3 * i + 3], bodies[stream.startswith("partner_")]

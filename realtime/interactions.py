@@ -25,7 +25,9 @@ SILENT_NS = SECOND_NS  # a pair without windows for longer is none any more: its
 def check_pair_bundle(bundle: Bundle, beside: Bundle) -> None:
     """BundleError where a bundle is not of pairs, or its windows are not made of those of the bundle beside it."""
     if not bundle.of_pairs:
-        raise BundleError(f"bundle {bundle.path} is for one person: give it as --bundle, and --interactions one of pairs")
+        raise BundleError(
+            f"bundle {bundle.path} is for one person: give it as --bundle, and --interactions one of pairs"
+        )
     for name in ("window", "fps"):
         own, theirs = getattr(bundle, name), getattr(beside, name)
         if own != theirs:
@@ -57,7 +59,9 @@ class Interactions:
     def __init__(self, bundle: Bundle, pairs: PairWindows, engine: ScoresWindows, decoder: Decoder) -> None:
         self._bundle, self._pairs, self._engine, self._decoder = bundle, pairs, engine, decoder
 
-    def step(self, captured_ns: int, windows: Sequence[Window], lost: Sequence[int]) -> tuple[list[Window], list[Event]]:
+    def step(
+        self, captured_ns: int, windows: Sequence[Window], lost: Sequence[int]
+    ) -> tuple[list[Window], list[Event]]:
         """The windows of the pairs that are due with these of single people, and the events they bring about."""
         events = [event for track in lost for event in self._decoder.close(captured_ns, "track_lost", track)]
         made = self._pairs.of(windows)

@@ -80,9 +80,8 @@ class PairWindows:
                     found.setdefault((window.track, other), []).append((pair, window))
         order = sorted(found, key=lambda key: (found[key][-1][0].distance_m, key))
         self.crowded += max(len(order) - self.most, 0)
-        return [
-            made for key in sorted(order[: self.most]) for pair, window in found[key] for made in _both(pair, window, key)
-        ]  # fmt: skip
+        kept = [(key, *one) for key in sorted(order[: self.most]) for one in found[key]]
+        return [made for key, pair, window in kept for made in _both(pair, window, key)]
 
 
 def _both(pair: Together, window: Window, key: tuple[int, int]) -> tuple[Window, Window]:
@@ -178,7 +177,7 @@ class _Run:
     def alive(self, now_ns: int) -> bool:
         """Whether the live buffer follows this run at the time of a frame."""
         newest = np.searchsorted(self.times_ns, now_ns, side="right") - 1
-        return newest >= 0 and now_ns - self.times_ns[newest] <= RESET_GAP_NS
+        return bool(newest >= 0 and now_ns - self.times_ns[newest] <= RESET_GAP_NS)
 
     def trail(self, end: int, length: int) -> Trail:
         """The window that ends with row `end`."""

@@ -57,7 +57,9 @@ class Step:
 class WatchesPairs(Protocol):
     """What two people do together: a model beside the first (realtime/interactions.py)."""
 
-    def step(self, captured_ns: int, windows: Sequence[Window], lost: Sequence[int]) -> tuple[list[Window], list[Event]]:
+    def step(
+        self, captured_ns: int, windows: Sequence[Window], lost: Sequence[int]
+    ) -> tuple[list[Window], list[Event]]:
         """The windows of the pairs that are due with these of single people, and the events they bring about."""
 
     @property

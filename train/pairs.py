@@ -30,7 +30,18 @@ CLOSEST_M, DRIFT_M = 0.3, 0.6  # pairs that come nearer, or whose distance chang
 LONGEST_S = 8.0
 FACING_SHARE = 0.5  # of the pairs stand face to face, give or take FACING_DEG
 FACING_DEG = 30.0
-AT_SOMEBODY = ("kick", "punch", "push", "box", "throw", "hammer", "knock", "shoot", "swipe", "catch")  # not face to face
+AT_SOMEBODY = (
+    "kick",
+    "punch",
+    "push",
+    "box",
+    "throw",
+    "hammer",
+    "knock",
+    "shoot",
+    "swipe",
+    "catch",
+)  # not face to face
 _ENDS = {"kick_someone": ("left_ankle", "right_ankle")}
 _HANDS = ("left_wrist", "right_wrist")
 
@@ -111,9 +122,7 @@ def _people(item: Clip | Recording, fps: float) -> Iterator[tuple[str, np.ndarra
                 yield (clip.label if isinstance(clip, Clip) else ""), rows
 
 
-def side_by_side(
-    people: list[tuple[str, np.ndarray]], count: int, fps: float, rng: Generator
-) -> Iterator[np.ndarray]:
+def side_by_side(people: list[tuple[str, np.ndarray]], count: int, fps: float, rng: Generator) -> Iterator[np.ndarray]:
     """At most `count` pairs (R, 2, V, 3) of people (label, rows) who have nothing to do with each other.
 
     Each is put somewhere near the other, turned any way; half of them face to face where none does what one does to

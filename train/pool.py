@@ -184,7 +184,10 @@ def _places(
 def draw(
     pool: Pool, picked: np.ndarray, length: int, rng: Generator, strength: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random window (N, T, V, 3), of pairs (N, T, 2, V, 3), of each picked unit, augmented, and soft labels (N, K)."""
+    """One random window (N, T, V, 3) of each picked unit, augmented, and its soft labels (N, K).
+
+    Of a pool of pairs the windows are (N, T, 2, V, 3).
+    """
     n = len(picked)
     first, second = np.empty((2, n, length), np.int64)
     part = np.empty((n, length), np.float32)

@@ -207,7 +207,9 @@ def _check_live(config: Config) -> None:
     if config.bodies not in (1, 2):
         raise UsageError(f"--bodies must be 1 or 2, got {config.bodies}")
     if config.bodies == 2 and config.method != "ce":
-        raise UsageError(f"--bodies 2 learns from labels alone, there are no texts for it: --method ce, not {config.method}")
+        raise UsageError(
+            f"--bodies 2 learns from labels alone, there are no texts for it: --method ce, not {config.method}"
+        )
     if not 0 < config.fps < math.inf:
         raise UsageError(f"--fps must be above 0, got {config.fps}")
     if config.streams:
@@ -216,6 +218,8 @@ def _check_live(config: Config) -> None:
         except ValueError as error:
             raise UsageError(f"--streams: {error}") from None
         if (normalisation_of(config.streams) == PAIR_NORMALISATION) != (config.bodies == 2):
-            raise UsageError(f"--streams {' '.join(config.streams)} do not go with --bodies {config.bodies}: streams of "
-                             f"two are {', '.join(PAIR_STREAMS)} and at least one of them is needed")  # fmt: skip
+            raise UsageError(
+                f"--streams {' '.join(config.streams)} do not go with --bodies {config.bodies}: two bodies need at "
+                f"least one of {', '.join(PAIR_STREAMS)}, one body none of them"
+            )
     parse_shares(config.share)
