@@ -31,6 +31,7 @@ from realtime.interactions import Interactions, check_pair_bundle
 from realtime.meter import Meter
 from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows, Step
+from realtime.place import Placed
 from realtime.pose import MediaPipePose, PassThrough
 from realtime.report import Outputs, Reporter
 from realtime.schema import SECOND_NS, EndReason, Frame, State
@@ -257,6 +258,8 @@ def run(config: Config, console: Console) -> int:
         opened.callback(reporter.close)
         skeletons = source.info.skeletons
         pose: FindsPoses = PassThrough() if skeletons else MediaPipePose()
+        if together is not None and not skeletons:
+            pose = Placed(pose)  # pairs must know who stands where
         persons = chosen.persons or (MOST_PERSONS if skeletons else 1)
         terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless)
         terminal.opening(reporter.address, engine.backend, engine.why)
