@@ -17,8 +17,13 @@ STAGES = ("pose", "window", "model", "decoder")
 class FindsPoses(Protocol):
     """The pose stage. refused: frames that were no good; gated: finds that are not believed a body."""
 
-    refused: int
-    gated: int
+    @property
+    def refused(self) -> int:
+        """Frames that were no good, so far."""
+
+    @property
+    def gated(self) -> int:
+        """Finds that were not believed a body, so far."""
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this frame, none where nobody is seen or the frame is no good."""

@@ -78,10 +78,10 @@ class Placed:
     def _moved(self, pose: Pose, width: int, height: int) -> Pose | None:
         here = place(pose, width, height, self._view_deg)
         known = self._known.get(pose.track)
-        if here is None and known is None:
-            return None
+        if here is None:
+            return None if known is None else replace(pose, joints=pose.joints + known[1])
         smooth = known[0] if known else OneEuro(min_cutoff=0.7, beta=1.0)
-        at = known[1] if here is None and known else smooth(here, pose.captured_ns)
+        at = smooth(here, pose.captured_ns)
         self._known[pose.track] = smooth, at
         return replace(pose, joints=pose.joints + at)
 

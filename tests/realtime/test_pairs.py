@@ -123,7 +123,7 @@ def test_people_who_came_at_different_times_are_brought_onto_the_same_rows():
 
 
 def test_a_pair_on_one_grid_is_the_two_windows_themselves():
-    times, joints, confidence = two()
+    times, joints, _ = two()
     buffer = WindowBuffer(CORE_16, LENGTH, FPS, STRIDE)
     pairs = PairWindows(buffer)
     for index, now in enumerate(times.tolist()):
@@ -250,7 +250,7 @@ def test_turning_the_partner_alone_turns_what_is_seen_of_them_alone(windows):
 def test_changed_over_each_sees_their_own_body_as_a_single_window_does(windows):
     one = ("joint", "bone", "motion")
     for body, pair in enumerate((windows, swapped(windows))):
-        single = features(windows[:, :, body], np.ones(windows.shape[:2] + (16,), np.float32), one)
+        single = features(windows[:, :, body], np.ones((*windows.shape[:2], 16), np.float32), one)
         np.testing.assert_array_equal(made(pair)[:, :9], single)
 
 
