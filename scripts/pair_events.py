@@ -1,14 +1,15 @@
 """Events of pairs, counted: SBU's clips played through the whole line, and generated people side by side.
 
 Each clip is played as two tracks whose people stand still before it and after it, since SBU's clips are no longer
-than the action. Generated pairs do nothing together, so each of their events is false.
+than the action. Generated people, and people of sets that training did not see, are put side by side: such pairs do
+nothing together, so each of their events is false.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +25,19 @@ from realtime.run import make_pipeline
 from realtime.schema import SECOND_NS, Event, Frame, Pose
 from realtime.scoring import Engine
 from realtime.skeleton import CORE_16, Layout
+from train.data import read as read_set
 from train.data.clip import Clip
 from train.data.sbu import FPS, read
+from train.pairs import people_of, side_by_side
+from train.sources import Source, parse_sources
 from train.vocabulary import action_of
 
 EXAMPLES = """examples:
   python -m scripts.pair_events --data DIR --subjects s01s02 s03s04 s05s02 s06s04
 """
 BEFORE_S, AFTER_S = 3.0, 4.0
+STILL_S = 1.0
+STRANGERS = 120  # pairs of each set
 SEED = 50_000  # of generated people whom training does not draw
 
 
@@ -45,6 +51,8 @@ class Config:
     """Pairs of people such as s01s02; all where not given."""
     bundle: Path | None = None
     """Bundle of pairs; the shipped one where not given."""
+    beside: tuple[str, ...] = ()
+    """Sets of single people as NAME:DIR, put side by side."""
     generated: int = 10
     """Generated pairs, about a minute each."""
 
@@ -104,15 +112,28 @@ def run(config: Config, console: Console) -> int:
         console.print(f"{action:15} {row['found']:3} of {row['clips']:3} clips, {row['false']} other events")
     total: Counter[str] = sum(counts.values(), Counter())
     console.print(f"{'all':15} {total['found']:3} of {total['clips']:3} clips, {total['false']} other events")
-    wrong, seconds = Counter[str](), 0.0
-    for two in beside(config.generated, SEED):
-        wrong.update(starts(play(bundle, engine, single, two, CORE_16)))
-        seconds += float(two.times_ns[-1] - two.times_ns[0]) / SECOND_NS
-    if seconds:
+    sources = parse_sources(config.beside)
+    sets = {f"people of {source.name}": strangers(source, bundle.fps, config.subjects) for source in sources}
+    for name, pairs in {"generated people": beside(config.generated, SEED), **sets}.items():
+        wrong, seconds = Counter[str](), 0.0
+        for two in pairs:
+            wrong.update(starts(play(bundle, engine, single, two, CORE_16)))
+            seconds += float(two.times_ns[-1] - two.times_ns[0]) / SECOND_NS
+        found = ", ".join(f"{action} {number}" for action, number in wrong.most_common())
         console.print(
-            f"generated people side by side: {sum(wrong.values())} events in {seconds / 60:.1f} minutes {dict(wrong)}"
+            f"{name} side by side: {wrong.total()} events in {seconds / 60:.1f} minutes{': ' + found if found else ''}"
         )
     return 0
+
+
+def strangers(source: Source, fps: float, subjects: Sequence[str]) -> Iterator[Two]:
+    """People of a set put side by side, still for a while before and after what they do; of SBU only the subjects."""
+    items = read_set(source.name, source.path, subjects if source.name == "sbu" and subjects else None)
+    people = [person for item in items for person in people_of(item, fps)]
+    for moving in side_by_side(people, STRANGERS, fps, np.random.default_rng(SEED)):
+        rows = np.pad(moving, ((round(STILL_S * fps),) * 2, *((0, 0),) * 3), mode="edge")
+        times = np.rint(np.arange(len(rows)) * (SECOND_NS / fps)).astype(np.int64)
+        yield Two(times, rows, np.ones(rows.shape[:-1], np.float32))
 
 
 def main() -> int:

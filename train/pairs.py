@@ -30,18 +30,11 @@ CLOSEST_M, DRIFT_M = 0.3, 0.6  # pairs that come nearer, or whose distance chang
 LONGEST_S = 8.0
 FACING_SHARE = 0.5  # of the pairs stand face to face, give or take FACING_DEG
 FACING_DEG = 30.0
+# Words in labels of what one does to somebody or something: of these none stands face to face with another.
 AT_SOMEBODY = (
-    "kick",
-    "punch",
-    "push",
-    "box",
-    "throw",
-    "hammer",
-    "knock",
-    "shoot",
-    "swipe",
-    "catch",
-)  # not face to face
+    *("kick", "punch", "push", "box", "throw", "hammer", "knock", "shoot"),
+    *("swipe", "catch", "shaking", "hugging", "exchanging"),
+)
 _ENDS = {"kick_someone": ("left_ankle", "right_ankle")}
 _HANDS = ("left_wrist", "right_wrist")
 
@@ -52,13 +45,13 @@ class PairPool(Pool):
     classes = PAIR_CLASSES
 
     def add(self, items: Iterable[Clip | Recording]) -> Pool:
-        """Takes in clips of two people, and people of all other sets side by side. Returns the pool."""
+        """Takes in clips of two people, and people of every set side by side. Returns the pool."""
         alone: dict[str, list[tuple[str, np.ndarray]]] = {}
         for item in items:
             if isinstance(item, Clip) and item.joints.shape[1] == 2:
                 self._add_pair(item)
-            elif item.joints.shape[1] == 1:
-                alone.setdefault(item.data, []).extend(_people(item, self.fps))
+            # Also of clips of two: else the set itself, and not what its people do, would tell them from "nothing".
+            alone.setdefault(item.data, []).extend(people_of(item, self.fps))
         for data, people in alone.items():
             rng = np.random.default_rng([len(people), len(data)])
             for rows in side_by_side(people, PAIRS_A_SET, self.fps, rng):
@@ -109,17 +102,18 @@ def acting(rows: np.ndarray, action: str) -> tuple[bool, bool]:
     return bool(first), bool(second)
 
 
-def _people(item: Clip | Recording, fps: float) -> Iterator[tuple[str, np.ndarray]]:
-    """(label, rows (R, V, 3)) of the one person of a clip or of a recording's pieces, where they really stood."""
+def people_of(item: Clip | Recording, fps: float) -> Iterator[tuple[str, np.ndarray]]:
+    """(label, rows (R, V, 3)) of everybody in a clip or in a recording's pieces, where they really stood."""
     labelled = isinstance(item, Recording) and item.data != "synthetic"  # whose actions are known and harm nobody
     for clip in cut(item) if labelled else (item,):  # type: ignore[arg-type]
-        seen = (clip.confidence[:, 0] > 0).any(axis=1)
-        joints, confidence = convert(clip.joints[seen, 0], clip.confidence[seen, 0], clip.layout, CORE_16)
-        times = clip.times_ns[seen]
-        for run in runs(times):
-            rows = resample(times[run], joints[run], confidence[run], fps)[0]
-            if len(rows) >= fps:
-                yield (clip.label if isinstance(clip, Clip) else ""), rows
+        for body in range(clip.joints.shape[1]):
+            seen = (clip.confidence[:, body] > 0).any(axis=1)
+            joints, confidence = convert(clip.joints[seen, body], clip.confidence[seen, body], clip.layout, CORE_16)
+            times = clip.times_ns[seen]
+            for run in runs(times):
+                rows = resample(times[run], joints[run], confidence[run], fps)[0]
+                if len(rows) >= fps:
+                    yield (clip.label if isinstance(clip, Clip) else ""), rows
 
 
 def side_by_side(people: list[tuple[str, np.ndarray]], count: int, fps: float, rng: Generator) -> Iterator[np.ndarray]:
