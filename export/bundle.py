@@ -29,14 +29,16 @@ from realtime.backends import open_engine
 from realtime.bundle import Bundle, Reference, load_bundle, write_bundle
 from realtime.command import run_command
 from realtime.errors import BundleError, ParityError, UsageError
-from realtime.features import NORMALISATION, features
+from realtime.features import PAIR_NORMALISATION, features, normalisation_of
+from realtime.generator.beside import beside
+from realtime.pairs import offline_pairs
 from realtime.resample import offline_windows
 from realtime.sidecar import contract_from
 from realtime.skeleton import CORE_16, LAYOUTS, convert
 from train.data.files import text_of
 from train.sources import parse_held_out
 from train.synthesis import synthetic_recordings
-from train.vocabulary import ACTIONS, NOTHING
+from train.vocabulary import ACTIONS, DIRECTED, INTERACTIONS, NOTHING
 
 REFERENCE_WINDOWS = 8
 TEXT_FILE = "class_text.npz"  # text (K, D) at unit length, classes (K,): what embeddings are compared with
@@ -105,15 +107,17 @@ class Config:
 
 def reference(trained: nn.Module, model: dict[str, Any]) -> Reference:
     """Windows of generated people with the trained network's own answers, nothing folded."""
-    layout, windows = LAYOUTS[model["layout"]], []
-    for recording in synthetic_recordings(1, seed=20_000):
-        joints, confidence = convert(recording.joints[:, 0], recording.confidence[:, 0], recording.layout, layout)
-        windows.append(
-            offline_windows(recording.times_ns, joints, confidence, layout, model["window"], model["fps"], 20).joints
-        )
+    layout, window, fps, windows = LAYOUTS[model["layout"]], model["window"], model["fps"], []
+    streams = tuple(model["streams"])
+    if normalisation_of(streams) == PAIR_NORMALISATION:
+        windows = [offline_pairs(*two, layout, window, fps, 20).joints for two in beside(1, seed=20_000)]
+    else:
+        for recording in synthetic_recordings(1, seed=20_000):
+            joints, confidence = convert(recording.joints[:, 0], recording.confidence[:, 0], recording.layout, layout)
+            windows.append(offline_windows(recording.times_ns, joints, confidence, layout, window, fps, 20).joints)
     every = np.concatenate(windows)
     chosen = every[np.linspace(0, len(every) - 1, REFERENCE_WINDOWS).astype(int)]
-    return answers(trained, features(chosen, np.ones(chosen.shape[:3], np.float32), tuple(model["streams"])))
+    return answers(trained, features(chosen, np.ones(chosen.shape[:-1], np.float32), streams))
 
 
 def answers(trained: nn.Module, skeleton: np.ndarray) -> Reference:
@@ -136,6 +140,9 @@ def bundle_spec(config: Config, loaded: Loaded) -> dict[str, Any]:
     trained = {k: configs[0][k] for k in ("method", "epochs", "draws", "batch", "held_out", "widths", "seed")}
     trained["backbone"], trained["head"] = model["backbone"], config.head
     trained["data"] = [entry.partition(":")[0] for entry in configs[0]["data"]]
+    normalisation = normalisation_of(tuple(model["streams"]))
+    names = INTERACTIONS if normalisation == PAIR_NORMALISATION else ACTIONS
+    directed = [action for action in DIRECTED if names is INTERACTIONS and action in model["classes"]]
     return {
         "name": config.name,
         "layout": model["layout"],
@@ -145,10 +152,11 @@ def bundle_spec(config: Config, loaded: Loaded) -> dict[str, Any]:
         "window": model["window"],
         "fps": model["fps"],
         "stride": config.stride,
-        "normalisation": NORMALISATION,
+        "normalisation": normalisation,
+        "directed": directed,
         "actions": [
             {
-                "id": action, "name": ACTIONS.get(action, action), "on": config.on, "off": config.off,
+                "id": action, "name": names.get(action, action), "on": config.on, "off": config.off,
                 "min_on_s": config.min_on_s, "min_off_s": config.min_off_s,
             }
             for action in model["classes"] if action != NOTHING

@@ -15,8 +15,10 @@ from numpy.random import Generator
 
 from realtime.bundle import Bundle
 from realtime.errors import UsageError
-from realtime.features import features
+from realtime.features import PAIR_NORMALISATION, features, normalisation_of
+from realtime.generator.beside import beside
 from realtime.generator.everyday import everyday
+from realtime.pairs import offline_pairs, swapped
 from realtime.resample import offline_windows
 from realtime.schema import SECOND_NS
 from realtime.skeleton import CORE_16, KINECT_V2_25, LAYOUTS, Layout, convert
@@ -43,6 +45,11 @@ class Spec:
     fps: float
     classes: tuple[str, ...]
     nothing: str
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether its windows are of two people."""
+        return normalisation_of(self.streams) == PAIR_NORMALISATION
 
     @classmethod
     def of(cls, model: Bundle | Mapping[str, Any]) -> Spec:
@@ -77,7 +84,10 @@ class Windows:
 
 
 class Stretch(NamedTuple):
-    """One person's time before the sensor: times (T,) ns, joints (T, V, 3) and confidence (T, V) of CORE_16."""
+    """Time before the sensor: times (T,) ns, joints (T, V, 3) and confidence (T, V) of CORE_16.
+
+    Of one person; of a pair joints (T, 2, V, 3) and confidence (T, 2, V).
+    """
 
     times_ns: np.ndarray
     joints: np.ndarray
@@ -106,13 +116,14 @@ def gather(
         calibration, gate = (_generated(spec, 30_000 + 2 * seed + part, rng) for part in (0, 1))
         return Windows(spread(calibration, CALIBRATION), spread(gate, MOST_GATE), "generated people")
     trained_on, judged_on, said = _read(data, held_out)
-    gate = _seen(spec, _stretches(judged_on), rng, MOST_GATE)
+    stretches = _pairs if spec.of_pairs else _stretches
+    gate = _seen(spec, stretches(judged_on), rng, MOST_GATE)
     if len(gate) < LEAST_GATE:
         raise UsageError(
             f"the held-out subjects give {len(gate)} windows, and a gate needs {LEAST_GATE}: hold out more of them, or "
             "leave --data out to judge on generated people"
         )
-    calibration = _seen(spec, _stretches(trained_on), rng, CALIBRATION)
+    calibration = _seen(spec, stretches(trained_on), rng, CALIBRATION)
     if not len(calibration):
         raise UsageError(f"{' '.join(data)} holds nobody who is not held out: nothing is left to calibrate on")
     clips, nothing = _labelled(spec, judged_on), spec.classes.index(spec.nothing)
@@ -120,6 +131,9 @@ def gather(
 
 
 def _generated(spec: Spec, seed: int, rng: Generator) -> np.ndarray:
+    if spec.of_pairs:
+        pairs = (_lose(Stretch(*two), rng) for two in beside(PEOPLE // 2, seed))
+        return np.concatenate([_windows(spec, pair, STRIDE) for pair in pairs])
     people = (
         Stretch(m.times_ns, *convert(m.joints, m.confidence, KINECT_V2_25, CORE_16)) for m in everyday(PEOPLE, seed)
     )
@@ -127,7 +141,13 @@ def _generated(spec: Spec, seed: int, rng: Generator) -> np.ndarray:
 
 
 def _windows(spec: Spec, stretch: Stretch, stride: int) -> np.ndarray:
-    """Features (N, C, T, V) of every window that the live buffer would give."""
+    """Features (N, C, T, V) of every window that the line would give; of a pair, of either order."""
+    if spec.of_pairs:
+        pairs = offline_pairs(
+            stretch.times_ns, stretch.joints, stretch.confidence, CORE_16, spec.window, spec.fps, stride
+        )  # fmt: skip
+        both = np.concatenate([pairs.joints, swapped(pairs.joints)])
+        return features(both, np.ones(both.shape[:-1], np.float32), spec.streams)
     made = offline_windows(
         stretch.times_ns, stretch.joints, stretch.confidence, CORE_16, spec.window, spec.fps, stride
     )  # fmt: skip
@@ -142,7 +162,8 @@ def _lose(stretch: Stretch, rng: Generator) -> Stretch:
     start = rng.uniform(times[0], times[-1] + 1)
     during = (times >= start) & (times < start + rng.uniform(*LOST_SECONDS) * SECOND_NS)
     lost = np.zeros(confidence.shape, bool)
-    lost[np.ix_(during, rng.choice(len(CORE_16), rng.integers(1, 4), replace=False))] = True
+    of = lost if lost.ndim == 2 else lost[:, rng.integers(2)]  # of a pair, one of the two loses joints
+    of[np.ix_(during, rng.choice(len(CORE_16), rng.integers(1, 4), replace=False))] = True
     return Stretch(times, np.where(lost[..., None], 0, joints), np.where(lost, 0, confidence))
 
 
@@ -209,6 +230,13 @@ def _stretches(items: Iterable[Clip | Recording]) -> Iterator[Stretch]:
                 yield Stretch(item.times_ns[seen], *person)
 
 
+def _pairs(items: Iterable[Clip | Recording]) -> Iterator[Stretch]:
+    """The two people of each clip or recording that has two."""
+    for item in items:
+        if item.joints.shape[1] == 2 and (item.confidence > 0).any():
+            yield Stretch(item.times_ns, *convert(item.joints, item.confidence, item.layout, CORE_16))
+
+
 def _labelled(spec: Spec, items: Iterable[Clip | Recording]) -> tuple[LabelledClip, ...]:
     """The held-out clips whose action the model knows, cut out of recordings where need be."""
     from train.evaluate import clip_windows, labelled_clips
@@ -216,9 +244,9 @@ def _labelled(spec: Spec, items: Iterable[Clip | Recording]) -> tuple[LabelledCl
 
     clips = []
     for clip in labelled_clips(items):
-        action = action_of(clip.data, clip.label)
-        if action in spec.classes:
-            joints = clip_windows(clip, spec.window, spec.fps)
-            made = features(joints, np.ones(joints.shape[:3], np.float32), spec.streams)
+        action = action_of(clip.data, clip.label, 2 if spec.of_pairs else 1)
+        if action in spec.classes and clip.joints.shape[1] >= (2 if spec.of_pairs else 1):
+            joints = clip_windows(clip, spec.window, spec.fps, spec.streams)
+            made = features(joints, np.ones(joints.shape[:-1], np.float32), spec.streams)
             clips.append(LabelledClip(made, spec.classes.index(action)))
     return tuple(clips)

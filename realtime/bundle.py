@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from realtime.errors import BundleError, UsageError
-from realtime.features import NORMALISATION, channels
+from realtime.features import NORMALISATION, PAIR_NORMALISATION, channels, normalisation_of
 from realtime.fields import REMEDY, Fields, short
 from realtime.graphs import FP32_FILE, Graph, graphs_of
 from realtime.skeleton import CORE_16, LAYOUTS, Layout
@@ -66,7 +66,7 @@ class Bundle:
     window: int  # rows
     fps: float  # rows per second
     stride: int  # rows between two windows
-    normalisation: str
+    normalisation: str  # canonical-body/1, or canonical-pair/1 for windows of two people
     actions: tuple[Action, ...]
     classes: tuple[str, ...]  # in logit order
     nothing: str
@@ -78,6 +78,12 @@ class Bundle:
     training: dict[str, Any]
     files: dict[str, tuple[str, int]]  # name: (sha256, bytes)
     graphs: dict[str, Graph]  # precision: graph, fp32 first; always has fp32
+    directed: tuple[str, ...]  # of a pair's actions those that one does and the other undergoes
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether its windows are of two people."""
+        return self.normalisation == PAIR_NORMALISATION
 
     def read(self, name: str) -> bytes:
         """The bytes of one listed file; what was hashed is what is returned. Raises BundleError."""
@@ -97,6 +103,11 @@ class Reference(NamedTuple):
 def default_bundle() -> Path:
     """The folder of the bundle that ships with the runtime."""
     return Path(__file__).parent / "assets" / "bundle"
+
+
+def shipped_interactions() -> Path:
+    """The folder of the bundle that ships for what two people do together."""
+    return Path(__file__).parent / "assets" / "interactions"
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -133,21 +144,24 @@ def _no_constant(name: str) -> NoReturn:
 
 def _parse(folder: Path, document: Any) -> Bundle:
     """A Bundle from the document, its files not yet read."""
-    if isinstance(document, dict):  # bundles older than this key have fp32 only
-        document = {"graphs": {"fp32": {"file": FP32_FILE, "gate": None}}, **document}
+    if isinstance(document, dict):  # bundles older than these keys have fp32 only, and are of one person
+        document = {"graphs": {"fp32": {"file": FP32_FILE, "gate": None}}, "directed": [], **document}
     fields = Fields(folder, document, tuple(Bundle.__dataclass_fields__)[1:])  # all but path
     fields.need(document["schema"] == SCHEMA, "schema", repr(SCHEMA))
     layout = LAYOUTS.get(document["layout"]) if isinstance(document["layout"], str) else None
     if layout is None:
         fields.refuse(f"layout must be one of {', '.join(LAYOUTS)}, got {short(document['layout'])}")
-    fields.need(document["normalisation"] == NORMALISATION, "normalisation", f"{NORMALISATION!r} in this release")
-    fields.need(layout == CORE_16, "layout", f"{CORE_16.name}, which {NORMALISATION} is made for")
+    known = (NORMALISATION, PAIR_NORMALISATION)
+    normalisation = document["normalisation"]
+    fields.need(normalisation in known, "normalisation", f"{' or '.join(map(repr, known))} in this release")
+    fields.need(layout == CORE_16, "layout", f"{CORE_16.name}, which {normalisation} is made for")
     joints, streams, classes = fields.names("joints"), fields.names("streams"), fields.names("classes")
     fields.need(joints == layout.joints, "joints", f"the joints of {layout.name} in its order")
     try:
         width = channels(streams)
     except ValueError as error:
         fields.refuse(str(error))
+    fields.need(normalisation_of(streams) == normalisation, "streams", f"those of {normalisation}")
     window, nothing = fields.whole("window", 2, 1024), fields.text("nothing")
     fields.need(nothing in classes, "nothing", f"one of the classes {short(list(classes))}")
     for key in ("training", *(("text",) if document["text"] is not None else ())):
@@ -165,7 +179,7 @@ def _parse(folder: Path, document: Any) -> Bundle:
         window=window,
         fps=fields.number("fps", 1, 240),
         stride=fields.whole("stride", 1, window),
-        normalisation=NORMALISATION,
+        normalisation=normalisation,
         actions=_actions(fields, classes, nothing),
         classes=classes,
         nothing=nothing,
@@ -177,7 +191,18 @@ def _parse(folder: Path, document: Any) -> Bundle:
         training=document["training"],
         files=files,
         graphs=graphs_of(folder, document["graphs"], files),
+        directed=_directed(fields, classes, nothing, normalisation),
     )
+
+
+def _directed(fields: Fields, classes: tuple[str, ...], nothing: str, normalisation: str) -> tuple[str, ...]:
+    """The directed actions; only a pair has any."""
+    if fields.values["directed"] == []:
+        return ()
+    directed = fields.names("directed")
+    good = set(directed) <= set(classes) - {nothing} and normalisation == PAIR_NORMALISATION
+    fields.need(good, "directed", "some of a pair's actions, or an empty list")
+    return directed
 
 
 def _time(fields: Fields) -> str:

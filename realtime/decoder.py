@@ -1,6 +1,6 @@
 """Scores -> Event: smoothing, thresholds with hysteresis, and durations in seconds of capture time.
 
-The rules, per track:
+The rules, per track, and per actor and partner where windows are of two people:
 * Probabilities are smoothed by an exponential mean with a time constant in seconds, so the answer does not depend on
   how many windows come per second.
 * The leading action is the one with the largest smoothed probability among those at or above their own `on` (the
@@ -75,9 +75,12 @@ class _Occurrence:
     below_ns: int | None = None  # since when it is below off
 
 
+Key = tuple[int, int | None]  # whose events: the track, and the partner's of a pair
+
+
 @dataclass(slots=True)
 class _Track:
-    """What is remembered of one person."""
+    """What is remembered of one person, or of one pair."""
 
     smoothed: np.ndarray  # (K,)
     raw: np.ndarray  # (K,)
@@ -87,6 +90,10 @@ class _Track:
     leader: int | None = None
     leader_ns: int = 0  # since when it leads
     open: _Occurrence | None = None
+
+
+def _key(scores: Scores) -> Key:
+    return scores.track, scores.partner
 
 
 class Decoder:
@@ -126,7 +133,7 @@ class Decoder:
         self._smoothing_ns = smoothing_s * SECOND_NS
         self._shift_ns, self._offset_shift_ns = round(onset_shift_s * SECOND_NS), round(offset_shift_s * SECOND_NS)
         self._new_id = new_id or Ids()
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[Key, _Track] = {}
         self._disabled: set[int] = set()  # columns
 
     @property
@@ -146,14 +153,14 @@ class Decoder:
         column = self._column(action)
         self._disabled.add(column)
         events = []
-        for name, state in self._tracks.items():
+        for key, state in self._tracks.items():
             state.risen_ns.pop(column, None)
             if state.leader == column:
                 state.leader = None
             if state.open is not None and state.open.column == column:
                 seen_ns, fell_ns = state.now_ns, self._fell(state.open)
                 state.now_ns = max(captured_ns, seen_ns)
-                events.append(self._end(name, state, "score", seen_ns if fell_ns is None else fell_ns))
+                events.append(self._end(key, state, "score", seen_ns if fell_ns is None else fell_ns))
                 state.now_ns = seen_ns  # of the newest scores, which others are smoothed with
         return events
 
@@ -168,29 +175,38 @@ class Decoder:
 
         Errors: ValueError where probabilities are not (K,) in [0, 1], or a track's capture time goes back.
         """
-        latest_ns = {name: state.now_ns for name, state in self._tracks.items()}
+        latest_ns = {key: state.now_ns for key, state in self._tracks.items()}
         for one in scores:
             self._check(one)
-            before_ns = latest_ns.get(one.track, one.captured_ns)
+            before_ns = latest_ns.get(_key(one), one.captured_ns)
             if one.captured_ns < before_ns:
                 raise ValueError(
                     f"track {one.track}: capture time must not go back, got {one.captured_ns} ns after {before_ns} ns"
                 )
-            latest_ns[one.track] = one.captured_ns
+            latest_ns[_key(one)] = one.captured_ns
         return [event for one in scores for event in self._decide(one)]
 
     def close(self, captured_ns: int, reason: EndReason, track: int | None = None) -> list[Event]:
-        """Ends what is open on one track, or on all, and forgets them. Offsets: when last seen above off."""
-        names = list(self._tracks) if track is None else [track]
-        events = []
-        for name in names:
-            state = self._tracks.pop(name, None)
-            if state is not None and state.open is not None:
-                seen_ns = state.now_ns
-                state.now_ns = max(captured_ns, seen_ns)
-                fell_ns = self._fell(state.open)
-                events.append(self._end(name, state, reason, seen_ns if fell_ns is None else fell_ns))
-        return events
+        """Ends what is open on one track, alone or in a pair, or on all, and forgets them.
+
+        Offsets: when last seen above off.
+        """
+        keys = [key for key in self._tracks if track is None or track in key]
+        return [event for key in keys for event in self._close(key, captured_ns, reason)]
+
+    def expire(self, captured_ns: int, silent_ns: int) -> list[Event]:
+        """Ends, as "timeout", what is open on those that had no scores for longer than silent_ns; forgets them."""
+        keys = [key for key, state in self._tracks.items() if captured_ns - state.now_ns > silent_ns]
+        return [event for key in keys for event in self._close(key, captured_ns, "timeout")]
+
+    def _close(self, key: Key, captured_ns: int, reason: EndReason) -> list[Event]:
+        state = self._tracks.pop(key)
+        if state.open is None:
+            return []
+        seen_ns = state.now_ns
+        state.now_ns = max(captured_ns, seen_ns)
+        fell_ns = self._fell(state.open)
+        return [self._end(key, state, reason, seen_ns if fell_ns is None else fell_ns)]
 
     def _check(self, scores: Scores) -> None:
         values = np.asarray(scores.probabilities)
@@ -200,32 +216,32 @@ class Decoder:
             raise ValueError(f"track {scores.track}: probabilities must be finite and in [0, 1], got {values}")
 
     def _decide(self, scores: Scores) -> list[Event]:
-        name, now_ns = scores.track, scores.captured_ns
+        key, now_ns = _key(scores), scores.captured_ns
         state = self._smooth(scores)
         self._watch(state)
         events = []
         over_ns = self._over(state)
         if over_ns is not None:
-            events.append(self._end(name, state, "score", over_ns))
+            events.append(self._end(key, state, "score", over_ns))
         ready = self._ready(state)
         if ready is not None:
             onset_ns = max(state.risen_ns[ready] - self._shift_ns, state.earliest_ns)
             if state.open is not None:
                 fell_ns = self._fell(state.open)
                 offset_ns = onset_ns if fell_ns is None else min(fell_ns, onset_ns)
-                events.append(self._end(name, state, "replaced", offset_ns))
-            events.append(self._start(name, state, ready, onset_ns))
+                events.append(self._end(key, state, "replaced", offset_ns))
+            events.append(self._start(key, state, ready, onset_ns))
         elif state.open is not None and now_ns - state.open.told_ns >= UPDATE_NS:
-            events.append(self._tell(name, state, state.open, "update"))
+            events.append(self._tell(key, state, state.open, "update"))
         return events
 
     def _smooth(self, scores: Scores) -> _Track:
         """Takes one window's probabilities into the track's exponential mean, weighted by the time since the last."""
         raw = np.clip(np.asarray(scores.probabilities, np.float64), 0, 1)
-        state = self._tracks.get(scores.track)
+        state = self._tracks.get(_key(scores))
         if state is None:
             state = _Track(raw.copy(), raw, scores.captured_ns, min(scores.start_ns, scores.captured_ns))
-            self._tracks[scores.track] = state
+            self._tracks[_key(scores)] = state
             return state
         elapsed_ns = scores.captured_ns - state.now_ns
         weight = -math.expm1(-elapsed_ns / self._smoothing_ns) if self._smoothing_ns else 1.0
@@ -288,24 +304,24 @@ class Decoder:
         led_ns = state.now_ns - state.leader_ns
         return column if led_ns >= self._rules[column].min_on_s * SECOND_NS else None
 
-    def _start(self, name: int, state: _Track, column: int, onset_ns: int) -> Event:
+    def _start(self, key: Key, state: _Track, column: int, onset_ns: int) -> Event:
         one = _Occurrence(self._new_id(), column, max(onset_ns, state.earliest_ns), float(state.smoothed[column]))
         state.open = one
-        return self._tell(name, state, one, "start")
+        return self._tell(key, state, one, "start")
 
-    def _end(self, name: int, state: _Track, reason: EndReason, offset_ns: int) -> Event:
+    def _end(self, key: Key, state: _Track, reason: EndReason, offset_ns: int) -> Event:
         """Closes the open occurrence; the next one on this track cannot have begun before its offset."""
         one = state.open
         assert one is not None
         offset_ns = max(offset_ns, one.onset_ns)
-        event = self._tell(name, state, one, "end", offset_ns, reason)
+        event = self._tell(key, state, one, "end", offset_ns, reason)
         state.open = None
         state.earliest_ns = offset_ns
         return event
 
     def _tell(
         self,
-        name: int,
+        key: Key,
         state: _Track,
         one: _Occurrence,
         phase: Phase,
@@ -320,7 +336,7 @@ class Decoder:
         one.told = Event(
             id=one.id,
             phase=phase,
-            track=name,
+            track=key[0],
             action=rule.id,
             value=value,
             raw=float(state.raw[one.column]),
@@ -332,6 +348,7 @@ class Decoder:
             decided_ns=state.now_ns,
             offset_ns=offset_ns,
             end_reason=reason,
+            partner=key[1],
             alternatives=tuple((self.classes[c], float(state.smoothed[c])) for c in others[:ALTERNATIVES]),
         )
         return one.told

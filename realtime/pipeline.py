@@ -20,8 +20,13 @@ class FindsPoses(Protocol):
     refused: frames that were no good; gated: finds that are not believed a body; crowded: bodies beyond those followed.
     """
 
-    refused: int
-    gated: int
+    @property
+    def refused(self) -> int:
+        """Frames that were no good, so far."""
+
+    @property
+    def gated(self) -> int:
+        """Finds that were not believed a body, so far."""
 
     @property
     def crowded(self) -> int:
@@ -46,7 +51,10 @@ class ScoresWindows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one frame brought about. stage_ns: time spent in each of STAGES. lost: tracks that ended."""
+    """What one frame brought about. stage_ns: time spent in each of STAGES. lost: tracks that ended.
+
+    pairs: windows of two people; their events are among the events, their time is the model's.
+    """
 
     frame: Frame
     poses: tuple[Pose, ...]
@@ -55,13 +63,38 @@ class Step:
     events: list[Event]
     lost: list[int]
     stage_ns: tuple[int, int, int, int]
+    pairs: tuple[Window, ...] = ()
+
+
+class WatchesPairs(Protocol):
+    """What two people do together: a model beside the first (realtime/interactions.py)."""
+
+    def step(
+        self, captured_ns: int, windows: Sequence[Window], lost: Sequence[int]
+    ) -> tuple[list[Window], list[Event]]:
+        """The windows of the pairs that are due with these of single people, and the events they bring about."""
+
+    @property
+    def open_events(self) -> tuple[Event, ...]:
+        """Events that have started and not ended."""
+
+    def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
+        """Ends every open event."""
 
 
 class Pipeline:
     """Finished stages, joined. Not thread-safe; one per source."""
 
-    def __init__(self, pose: FindsPoses, windows: WindowBuffer, engine: ScoresWindows, decoder: Decoder) -> None:
+    def __init__(
+        self,
+        pose: FindsPoses,
+        windows: WindowBuffer,
+        engine: ScoresWindows,
+        decoder: Decoder,
+        interactions: WatchesPairs | None = None,
+    ) -> None:
         self._pose, self._windows, self._engine, self._decoder = pose, windows, engine, decoder
+        self._interactions = interactions
 
     def step(self, frame: Frame) -> Step:
         """Takes one frame through the whole line."""
@@ -72,17 +105,21 @@ class Pipeline:
         lost = self._windows.lost()
         windowed = time.perf_counter_ns()
         scores = self._engine.score(windows) if windows else []
+        pairs, done_together = self._together(frame.captured_ns, windows, lost)
         scored = time.perf_counter_ns()
         events = [event for track in lost for event in self._decoder.close(frame.captured_ns, "track_lost", track)]
-        events += self._decoder.decide(scores)
+        events += [*self._decoder.decide(scores), *done_together]
         decided = time.perf_counter_ns()
         spent = (posed - begin, windowed - posed, scored - windowed, decided - scored)
-        return Step(frame, poses, windows, scores, events, lost, spent)
+        return Step(frame, poses, windows, scores, events, lost, spent, tuple(pairs))
+
+    def _together(self, now_ns: int, windows: list[Window], lost: list[int]) -> tuple[list[Window], list[Event]]:
+        return self._interactions.step(now_ns, windows, lost) if self._interactions is not None else ([], [])
 
     @property
     def open_events(self) -> tuple[Event, ...]:
         """Events that have started and not ended."""
-        return self._decoder.open
+        return self._decoder.open + (self._interactions.open_events if self._interactions is not None else ())
 
     @property
     def refused(self) -> int:
@@ -120,9 +157,13 @@ class Pipeline:
     def reset(self, captured_ns: int, reason: EndReason) -> tuple[list[Event], list[int]]:
         """Begins anew after a break in the frames: the ends of what was open, and the tracks that were followed."""
         self._pose.reset()
-        return self._decoder.close(captured_ns, reason), self._windows.reset()
+        return self._ended(captured_ns, reason), self._windows.reset()
 
     def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
         """Ends every open event and frees the pose stage."""
         self._pose.close()
-        return self._decoder.close(captured_ns, reason)
+        return self._ended(captured_ns, reason)
+
+    def _ended(self, captured_ns: int, reason: EndReason) -> list[Event]:
+        together = self._interactions.close(captured_ns, reason) if self._interactions is not None else []
+        return self._decoder.close(captured_ns, reason) + together

@@ -36,6 +36,7 @@ from realtime.pipeline import Step
 from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
 from realtime.schema import Event, Pose, State, Window
+from realtime.scoring import Engine
 from realtime.secrets import scrub
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
@@ -100,17 +101,22 @@ class Reporter:
         info: SourceInfo,
         precision: str = "fp32",
         outlet: Tells | None = None,
+        together: tuple[Bundle, Engine] | None = None,
     ) -> None:
-        """outlet: where to publish, closed by whoever made it; without one, `outputs.publish` is opened here."""
+        """outlet: where to publish, closed by whoever made it; without one, `outputs.publish` is opened here.
+
+        together: the bundle of what two people do, and what runs it.
+        """
         self._outputs, self._info, self._classes = outputs, info, bundle.classes
         self._bundle, self._fps = bundle, bundle.fps
         self._clock, self._begun = Clock.now(), False
         self._numbers = Numbers()
         self._source = Source(id=info.id, kind=info.kind, width=info.width, height=info.height, fps=info.fps)
-        self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
-        self._model = _model(bundle, backend, precision)
+        self._actions = _actions(bundle)
+        self._model, self._together = _model(bundle, backend, precision), together
+        self._pair_actions = _actions(together[0]) if together else {}
         self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
-        self._windows: dict[int, Window] = {}
+        self._windows: dict[tuple[int, int | None], Window] = {}  # track and, of a pair, partner -> newest
         self._state: State | None = None
         self._begun_ns = time.monotonic_ns()
         self._last_beat: dict[str, Any] | None = None
@@ -152,8 +158,8 @@ class Reporter:
             self._clock, self._begun = self._clock.zeroed(frame.captured_ns), True
         for pose in step.poses:
             self._people[pose.track] = (pose, self._people.get(pose.track, (pose, frame.captured_ns))[1])
-        for window in step.windows:
-            self._windows[window.track] = window
+        for window in (*step.windows, *step.pairs):
+            self._windows[window.track, window.partner] = window
         if self._recording is not None or self._outputs.poses or (self._outlet and self._outlet.watched):
             self._tell_poses(step)
         if self._outputs.scores:
@@ -187,7 +193,7 @@ class Reporter:
         """Tells that these people's windows begin anew, and why."""
         for track in tracks:
             self._people.pop(track, None)
-            self._windows.pop(track, None)
+            self._windows = {key: window for key, window in self._windows.items() if track not in key}
             self.status("window_reset", captured_ns, reason, track)
 
     def engine_changed(self, backend: str, precision: str) -> None:
@@ -202,7 +208,7 @@ class Reporter:
     def bundle_changed(self, bundle: Bundle, backend: str, precision: str) -> None:
         """From now on every message is of this bundle."""
         self._bundle, self._classes, self._fps = bundle, bundle.classes, bundle.fps
-        self._actions = {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
+        self._actions = _actions(bundle)
         self.engine_changed(backend, precision)
 
     def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
@@ -311,11 +317,12 @@ class Reporter:
             self._outlet.publish(message, to_bus=self._outputs.poses)
 
     def _tell(self, event: Event, latency: Latency) -> ActionEvent:
-        seen, window = self._people.get(event.track), self._windows.get(event.track)
+        seen, window = self._people.get(event.track), self._windows.get((event.track, event.partner))
+        action, model = self._by(event)
         message = action_event(
             event, session=self._numbers.session, seq=self._numbers.take("action"), source=self._source,
-            action=self._actions[event.action], model=self._model, clock=self._clock, latency=latency,
-            track=track_of(seen[0], (event.decided_ns - seen[1]) / 1e9) if seen else None,
+            action=action, model=model, clock=self._clock, latency=latency,
+            track=track_of(seen[0], (event.decided_ns - seen[1]) / 1e9, event.partner) if seen else None,
             window=span_of(window, self._clock, self._fps) if window else None,
         )  # fmt: skip
         payload = self._publish(message)
@@ -328,8 +335,19 @@ class Reporter:
                 self._failed(error)
         return message
 
+    def _by(self, event: Event) -> tuple[Action, Model]:
+        """The action and the model that an event speaks of: of one person's, or of a pair's."""
+        if event.partner is None or self._together is None:
+            return self._actions[event.action], self._model
+        bundle, engine = self._together  # asked each time: a GPU that fails is replaced by the CPU
+        return self._pair_actions[event.action], _model(bundle, engine.backend, engine.precision)
+
     def _publish(self, message: AnyMessage) -> bytes:
         return self._outlet.publish(message) if self._outlet is not None else encode(message)
+
+
+def _actions(bundle: Bundle) -> dict[str, Action]:
+    return {a.id: Action(id=a.id, name=a.name, label_set=bundle.name) for a in bundle.actions}
 
 
 def _model(bundle: Bundle, backend: str, precision: str) -> Model:

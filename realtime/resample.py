@@ -39,6 +39,32 @@ class OfflineWindows(NamedTuple):
     observed: np.ndarray  # (W,) int64, rows between two real poses
 
 
+class Trail(NamedTuple):
+    """Where one person was, to be read between its rows: the newest T rows and, where it is newer, the newest pose."""
+
+    times_ns: np.ndarray  # (P,) int64, strictly increasing
+    joints: np.ndarray  # (P, V, 3) float32 metres, missing joints filled
+    confidence: np.ndarray  # (P, V) float32, 0 where filled and in rows before the first
+
+    def at(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Joints (R, V, 3) and confidence (R, V) at times (R,), linearly between two rows.
+
+        At the time of a row it is that row, bit for bit. Before the first and after the last it stands still, with
+        confidence 0. A joint is as sure as in the less sure of the two rows.
+        """
+        last = len(self.times_ns) - 1
+        after = np.minimum(np.searchsorted(self.times_ns, times_ns), last)  # the first that is not before
+        before = np.maximum(after - 1, 0)
+        ta, tb = self.times_ns[before], self.times_ns[after]
+        weight = np.clip((times_ns - ta) / np.maximum(tb - ta, 1), 0, 1).astype(np.float32)[:, None]
+        weight[tb <= times_ns] = 1.0
+        joints = self.joints[before] * (1 - weight[..., None]) + self.joints[after] * weight[..., None]
+        confidence = np.minimum(self.confidence[before], self.confidence[after])
+        confidence = np.where(weight == 1, self.confidence[after], confidence)
+        confidence[(times_ns < self.times_ns[0]) | (times_ns > self.times_ns[-1])] = 0
+        return joints, confidence
+
+
 @dataclass(slots=True)
 class Memory:
     """What filling needs to know of the rows before."""
@@ -92,6 +118,23 @@ def between(rows: np.ndarray, before: tuple, after: tuple, fps: float) -> tuple[
     confidence = np.where(seen_a & seen_b, both, np.where(only_a, ca, np.where(only_b, cb, np.float32(0))))
     observed = (at_pose | (tb - ta <= OBSERVED_GAP_NS)) & (confidence > 0).any(axis=1)
     return joints, confidence, observed
+
+
+def trail_of(
+    times_ns: np.ndarray, joints: np.ndarray, confidence: np.ndarray, pose: tuple[int, np.ndarray, np.ndarray]
+) -> Trail:
+    """A trail of rows (T,), (T, V, 3), (T, V) and the newest pose (time, joints, confidence).
+
+    The next row is due after that pose: what lies between is read from the pose itself. A joint that it lacks is where
+    the last row has it.
+    """
+    time, places, sure = pose
+    if time <= times_ns[-1]:
+        return Trail(times_ns, joints, confidence)
+    last = np.where((sure > 0)[:, None], places, joints[-1])
+    return Trail(
+        np.append(times_ns, time), np.concatenate([joints, last[None]]), np.concatenate([confidence, sure[None]])
+    )
 
 
 def _last(flags: np.ndarray) -> np.ndarray:

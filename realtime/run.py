@@ -23,15 +23,18 @@ from pathlib import Path
 from rich.console import Console
 
 from realtime.backends import open_engine
-from realtime.bundle import Bundle, default_bundle, load_bundle
+from realtime.bundle import Bundle, default_bundle, load_bundle, shipped_interactions
 from realtime.command import run_command
 from realtime.commands import Commands
 from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
+from realtime.errors import BundleError
+from realtime.interactions import Interactions, check_pair_bundle
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
 from realtime.outlet import Outlet, OutletSpec
+from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows
 from realtime.pose import PassThrough
 from realtime.pose_choice import open_pose
@@ -39,7 +42,7 @@ from realtime.precheck import precheck
 from realtime.report import Outputs, Reporter
 from realtime.scoring import Engine
 from realtime.secrets import Scrub, source_of
-from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputFlags, RecognitionFlags, check
+from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, SHIPS, Config, OutputFlags, RecognitionFlags, check
 from realtime.source import Source, SourceInfo, open_source
 from realtime.steering import Steering
 from realtime.terminal import Terminal
@@ -83,10 +86,28 @@ def make_decoder(bundle: Bundle) -> Decoder:
     )
 
 
-def make_pipeline(pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int) -> Pipeline:
-    """The stages of a line, joined."""
+def make_pipeline(
+    pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int, together: tuple[Bundle, Engine] | None = None
+) -> Pipeline:
+    """The stages of a line, joined. together: the bundle of what two people do together, and its engine."""
     windows = WindowBuffer(bundle.layout, bundle.window, bundle.fps, bundle.stride, max_tracks=persons)
-    return Pipeline(pose, windows, engine, make_decoder(bundle))
+    pairs = None
+    if together is not None:
+        pairs = Interactions(together[0], PairWindows(windows), together[1], make_decoder(together[0]))
+    return Pipeline(pose, windows, engine, make_decoder(bundle), pairs)
+
+
+def load_bundles(chosen: RecognitionFlags) -> tuple[Bundle, Bundle | None]:
+    """The bundle, and that of pairs where one is named; BundleError where they do not go together."""
+    bundle = load_bundle(chosen.bundle or default_bundle())
+    if bundle.of_pairs:
+        raise BundleError(f"bundle {bundle.path} is for pairs of people: give it as --interactions")
+    if chosen.interactions is None:
+        return bundle, None
+    ships = str(chosen.interactions) == SHIPS
+    pairs = load_bundle(shipped_interactions() if ships else chosen.interactions)
+    check_pair_bundle(pairs, bundle)
+    return bundle, pairs
 
 
 def open_input(config: Config) -> Source:
@@ -125,7 +146,7 @@ def run(config: Config, console: Console) -> int:
     logs = set_up(console, quiet=outputs.quiet, as_json=outputs.log_json, filters=(Scrub(),))
     stop, notifier = Stop(), Notifier.from_environment()
     follow_fleet()
-    bundle = load_bundle(chosen.bundle or default_bundle())
+    bundle, of_pairs = load_bundles(chosen)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         opened.callback(logs.flush)
         opened.callback(stop.close)
@@ -133,6 +154,10 @@ def run(config: Config, console: Console) -> int:
         outlet = opened.enter_context(Outlet(outlet_spec(outputs)))  # its process starts while models load
         engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
         opened.callback(engine.close)
+        together = None
+        if of_pairs is not None:  # --engine is the first bundle's
+            together = of_pairs, open_engine(of_pairs, chosen.backend, chosen.threads, chosen.precision)
+            opened.callback(together[1].close)
         source = open_input(config)
         opened.callback(source.close)
         logs.name(source.info.id)
@@ -140,7 +165,7 @@ def run(config: Config, console: Console) -> int:
         opened.callback(pose.close)
         outlet.open()
         to = Outputs(None, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
-        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet)
+        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet, together)
         opened.callback(reporter.close)
         terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless, logs)
         terminal.opening(outlet, engine.backend, (engine.why and f"engine: {engine.why}", why))
@@ -149,10 +174,12 @@ def run(config: Config, console: Console) -> int:
 
         def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
             other = load_bundle(folder)
+            if together is not None:
+                check_pair_bundle(together[0], other)
             fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
-            return other, make_pipeline(pose, other, fresh, persons), fresh
+            return other, make_pipeline(pose, other, fresh, persons, together), fresh
 
-        pipeline = make_pipeline(pose, bundle, engine, persons)
+        pipeline = make_pipeline(pose, bundle, engine, persons, together)
         line = Line(source, pipeline, engine, reporter, terminal, stop, notifier)
         opened.callback(line.close)
         steering = Commands(Steering(line, rebuild))

@@ -58,7 +58,9 @@ class Window:
     index, captured_ns: of the newest frame in it. start_ns: time of its oldest row.
     joints: (T, V, 3) float32 metres in the model's layout; missing joints already filled
     (design: held for at most 5 rows, then placed on the parent joint). confidence: (T, V), 0 where filled.
-    observed: how many of its T rows lie between two real poses of this track.
+    observed: how many of its T rows lie between two real poses of this track. end_ns: time of its newest row.
+    A window of a pair has two bodies, joints (T, 2, V, 3) and confidence (T, 2, V), the actor (track) first, then the
+    partner; both are on the rows of the lower track number, and observed counts the rows in which both are.
     """
 
     index: int
@@ -68,6 +70,8 @@ class Window:
     joints: np.ndarray  # (T, V, 3)
     confidence: np.ndarray  # (T, V)
     observed: int
+    end_ns: int = 0
+    partner: int | None = None  # the other person's track, in a window of a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Scores:
     logits: np.ndarray  # (K,)
     probabilities: np.ndarray  # (K,) softmax(logits / temperature), sums to 1
     embedding: np.ndarray | None = None  # (D,)
+    partner: int | None = None  # the other person's track, where the window was a pair's
 
 
 @dataclass(frozen=True, slots=True)

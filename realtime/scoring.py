@@ -102,15 +102,15 @@ class BundleEngine(ABC):
         """One Scores for each window, in order, from one batch. Raises as `infer` does."""
         if not windows:
             return []
-        joints = np.stack([window.joints for window in windows])  # (N, T, V, 3)
+        joints = np.stack([window.joints for window in windows])  # (N, T, V, 3), of pairs (N, T, 2, V, 3)
         confidence = np.stack([window.confidence for window in windows])  # (N, T, V)
-        for window, finite in zip(windows, np.isfinite(joints).all(axis=(1, 2, 3)), strict=True):
+        for window, finite in zip(windows, np.isfinite(joints).reshape(len(joints), -1).all(axis=1), strict=True):
             if not finite:
                 raise ValueError(f"the window of track {window.track} at frame {window.index} has non-finite joints")
         logits, embedding = self.infer(features(joints, confidence, self._bundle.streams))
         probabilities = softmax(logits, self._bundle.temperature)
         return [
-            Scores(w.index, w.captured_ns, w.track, w.start_ns, logits[i], probabilities[i], embedding[i])
+            Scores(w.index, w.captured_ns, w.track, w.start_ns, logits[i], probabilities[i], embedding[i], w.partner)
             for i, w in enumerate(windows)
         ]
 

@@ -17,6 +17,7 @@ from realtime.bus import DEFAULT_ADDRESS
 from realtime.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # of a source, as topics can carry it
+SHIPS = "ships"  # --interactions: the bundle that ships
 MOST_PERSONS = 8  # people followed in skeletons unless --persons says otherwise
 PERSONS_IN_PICTURES = 2  # and in pictures, where each costs time
 
@@ -56,7 +57,7 @@ class RecognitionFlags:
     bundle: Path | None = None
     """Folder of the model. Default: the one that ships."""
     interactions: Path | None = None
-    """Folder of a second model, for what two people do together. Default: none."""
+    """Folder of a second model, for what two people do together, or `ships` for the one that ships. Default: none."""
     pose: Annotated[str, tyro.conf.arg(metavar="auto|litert|mediapipe|FILE.onnx")] = "auto"
     """What finds skeletons in pictures: MediaPipe's two networks run by LiteRT (several people), MediaPipe itself (one
     person), or an ONNX pose model (COCO-17 joints). auto: LiteRT where it is installed, else MediaPipe."""

@@ -13,12 +13,14 @@ import numpy as np
 from realtime.resample import (
     RESET_GAP_NS,
     Memory,
+    Trail,
     between,
     clean,
     fill,
     offline_windows,
     resample,
     row_times,
+    trail_of,
 )
 from realtime.schema import SECOND_NS, Pose, Window
 from realtime.skeleton import Layout, convert
@@ -107,6 +109,17 @@ class WindowBuffer:
         lost, self._lost = self._lost, []
         return lost
 
+    def follows(self) -> list[int]:
+        """The tracks that are followed now, lowest first."""
+        return sorted(self._tracks)
+
+    def trail(self, track: int) -> Trail:
+        """The newest T rows of a followed track, and the pose after them; KeyError for any other track."""
+        found = self._tracks[track]
+        place, numbers = found.newest(), np.arange(found.rows - self.length, found.rows)
+        times = found.t0 + np.rint(numbers * (SECOND_NS / self.fps)).astype(np.int64)
+        return trail_of(times, found.joints[place], found.confidence[place], found.pose)
+
     def _extend(self, number: int, index: int, now: int, pose: list, windows: list[Window]) -> None:
         """Adds one pose (joints, confidence) in the model's layout to its track."""
         track = self._tracks.get(number)
@@ -138,6 +151,6 @@ class WindowBuffer:
             return
         oldest = max(track.rows - self.length, 0)
         start_ns = track.t0 + round(oldest * (SECOND_NS / self.fps))
-        windows.append(
-            Window(index, now, number, start_ns, track.joints[place].copy(), track.confidence[place].copy(), observed)
-        )
+        end_ns = track.t0 + round((track.rows - 1) * (SECOND_NS / self.fps))
+        joints, confidence = track.joints[place].copy(), track.confidence[place].copy()
+        windows.append(Window(index, now, number, start_ns, joints, confidence, observed, end_ns))

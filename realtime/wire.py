@@ -162,8 +162,9 @@ def action_event(
     window: Span | None = None,
     calibrated: bool = False,
 ) -> ActionEvent:
-    """The wire message of one phase of one occurrence. action.id must be the event's; track.id likewise."""
-    if action.id != event.action or (track is not None and track.id != event.track):
+    """The wire message of one phase of one occurrence. action.id must be the event's; track.id, partner likewise."""
+    strange = track is not None and (track.id, track.partner) != (event.track, event.partner)
+    if action.id != event.action or strange:
         raise MessageError(f"event {event.id} is {event.action} of track {event.track}, got {action} and {track}")
     probability = {name: _unit(getattr(event, name)) for name in ("value", "raw", "peak", "on", "off")}
     offset = event.offset_ns
@@ -173,7 +174,7 @@ def action_event(
         id=event.id,
         phase=event.phase,
         source=source,
-        track=track or Track(id=event.track),
+        track=track or Track(id=event.track, partner=event.partner),
         action=action,
         score=Score(**probability, margin=round(event.margin, 6), calibrated=calibrated),
         alternatives=tuple(Alternative(id=name, value=_unit(value)) for name, value in event.alternatives),
@@ -193,11 +194,12 @@ def action_event(
     )
 
 
-def track_of(pose: Pose, age_s: float) -> Track:
-    """What is known of the person at this pose; age_s: seconds since the track began."""
+def track_of(pose: Pose, age_s: float, partner: int | None = None) -> Track:
+    """What is known of the person at this pose; age_s: seconds since the track began. partner: the other's track."""
     seen = pose.confidence > 0
     return Track(
         id=pose.track,
+        partner=partner,
         bbox=pose.box,
         age_s=round(age_s, 3),
         visible_joints=int(seen.sum()),

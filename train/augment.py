@@ -65,9 +65,31 @@ def augment(joints: np.ndarray, rng: Generator, strength: float = 1.0) -> np.nda
     In order: any heading; the depth axis squeezed and disturbed slowly (a monocular depth estimate); joints
     defined a few centimetres elsewhere; white noise; a camera that looks up, down or askew; missing limb ends.
     """
-    n, t, v, _ = joints.shape
     if strength == 0:
         return joints
+    return drop_joints(_seen_anew(joints, rng, strength), rng, 0.15 * strength)
+
+
+def augment_pair(joints: np.ndarray, rng: Generator, strength: float = 1.0) -> np.ndarray:
+    """The same for pairs (N, T, 2, V, 3): one view and sensor for both bodies, who also stand a little elsewhere.
+
+    The partner's place is wrong by a few centimetres and drifts, as places told from pictures or by a sensor that is
+    not metric are.
+    """
+    n, t, m, v, _ = joints.shape
+    if strength == 0:
+        return joints
+    out = joints.copy()
+    shift = strength * (rng.normal(0, 0.06, (n, 1, 3)) + 0.04 * _smooth_noise(rng, (n, t, 3), max(3, t // 10)))
+    out[:, :, 1] += (shift * (1.0, 0.3, 1.0))[:, :, None].astype(np.float32)
+    out = _seen_anew(out.reshape(n, t, m * v, 3), rng, strength).reshape(n, t, m, v, 3)
+    bodies = [drop_joints(out[:, :, body], rng, 0.1 * strength) for body in range(m)]
+    return np.stack(bodies, axis=2)
+
+
+def _seen_anew(joints: np.ndarray, rng: Generator, strength: float) -> np.ndarray:
+    """All of `augment` but the missing limb ends; joints (N, T, V, 3) may be those of several bodies together."""
+    n, t, v, _ = joints.shape
     zero = np.zeros(n, np.float32)
     out = joints @ rotation(rng.uniform(-np.pi, np.pi, n), zero, zero).transpose(0, 2, 1)[:, None]
     estimated = rng.random((n, 1, 1)) < 0.5  # half of the windows come from a "monocular" sensor
@@ -78,4 +100,4 @@ def augment(joints: np.ndarray, rng: Generator, strength: float = 1.0) -> np.nda
     out += strength * rng.uniform(0, 0.012, (n, 1, 1, 1)) * rng.standard_normal((n, t, v, 3))
     turn = rotation(zero, *(strength * rng.normal(0, np.radians(d), n) for d in (10.0, 5.0)))
     out = out @ turn.transpose(0, 2, 1)[:, None]
-    return drop_joints(out.astype(np.float32), rng, 0.15 * strength)
+    return out.astype(np.float32)

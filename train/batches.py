@@ -17,18 +17,19 @@ from rich.console import Console
 from torch import Tensor
 
 from realtime.errors import UsageError
-from realtime.features import channels, features
+from realtime.features import PAIR_STREAMS, channels, features
 from realtime.skeleton import CORE_16
 from train.data import read
 from train.data.prepared import load
 from train.data.splits import split
 from train.distributed import Ranks
 from train.feeder import FRAMES, Feeder
+from train.pairs import PairPool
 from train.pool import Pool, draw, weights
 from train.settings import Config
 from train.sources import Source, of_subjects, parse_held_out, parse_shares, parse_sources
 from train.synthesis import synthetic_recordings
-from train.vocabulary import CLASSES
+from train.vocabulary import CLASSES, PAIR_CLASSES
 
 LIVE_STREAMS = ("joint", "bone", "motion")
 USUAL_SPLIT = {"nw_ucla": "xview", "sbu": "fold1"}  # xsub for every other set
@@ -38,12 +39,15 @@ TEST_BATCH = 256
 class LiveBatches:
     """Windows as the device sees them, drawn from pooled sets; tested on held-out subjects."""
 
-    data, split, bodies, layout = "pooled", "held_out", 1, CORE_16
-    classes = CLASSES
+    split, layout = "held_out", CORE_16
+    bodies = 1  # of the network's input: a pair's two are channels side by side
 
     def __init__(self, config: Config, device: torch.device, console: Console) -> None:
         self.config, self.device = config, device
-        self.streams = config.streams or LIVE_STREAMS
+        pairs = config.bodies == 2
+        self.data = "interactions" if pairs else "pooled"
+        self.classes = PAIR_CLASSES if pairs else CLASSES
+        self.streams = config.streams or (LIVE_STREAMS + PAIR_STREAMS if pairs else LIVE_STREAMS)
         self.channels, self.frames = channels(self.streams), config.window or 64
         self.fps = config.fps
         self.pool, self.held = load_pool(config, console)
@@ -58,7 +62,7 @@ class LiveBatches:
         for step in range(self.steps):
             picked = order[step * config.batch : (step + 1) * config.batch]
             joints, labels = draw(self.pool, picked, self.frames, rng, config.strength)
-            made = features(joints[part], np.ones(joints[part].shape[:3], np.float32), self.streams)
+            made = features(joints[part], np.ones(joints[part].shape[:-1], np.float32), self.streams)
             yield torch.from_numpy(made).unsqueeze(-1).to(self.device), torch.from_numpy(labels[part]).to(self.device)
 
 
@@ -66,7 +70,8 @@ def load_pool(config: Config, console: Console) -> tuple[Pool, list[Source]]:
     """The training pool without the held-out subjects, and the held-out part of each set."""
     sources = parse_sources(config.data)
     held = parse_held_out(config.held_out, [source.name for source in sources])
-    pool, kept = Pool(config.fps), []
+    pool: Pool = PairPool(config.fps) if config.bodies == 2 else Pool(config.fps)
+    kept = []
     for source in sources:
         started, before = time.monotonic(), len(pool.units)
         out, rest = of_subjects(source.name, list(read(source.name, source.path)), held.get(source.name, ()))

@@ -18,7 +18,7 @@ from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.command import run_command
 from realtime.errors import UsageError
-from realtime.features import features
+from realtime.features import PAIR_NORMALISATION, features, normalisation_of
 from realtime.pose import PassThrough
 from realtime.resample import offline_windows
 from realtime.run import make_pipeline
@@ -28,6 +28,7 @@ from realtime.skeleton import CORE_16, convert
 from train.checkpoint import check_writable, write_json
 from train.data import read, subject_key
 from train.data.clip import Clip, Recording, cut
+from train.pairs import clip_pairs, said
 from train.scoring import (
     IOU,
     IOUS,
@@ -75,12 +76,16 @@ class Config:
     """Which of the bundle's graphs, on ONNX Runtime's CPU; fp16 is slow there and right."""
 
 
-def clip_windows(clip: Clip, window: int, fps: float) -> np.ndarray:
-    """Windows (W, T, V, 3) of CORE_16 that a device would have seen of this clip alone; none where nobody is seen.
+def clip_windows(clip: Clip, window: int, fps: float, streams: tuple[str, ...] = ()) -> np.ndarray:
+    """Windows of a clip for a model of these streams: of one person, or of pairs (see `clip_pairs`).
+
+    (W, T, V, 3) of CORE_16 that a device would have seen of this clip alone; none where nobody is seen.
 
     Every CLIP_STRIDE rows, the last one at the clip's end, from when CLIP_FROM of it was seen; in front of its first
     row stands that row, as the live buffer fills a young track. Of several people the one who moves most.
     """
+    if normalisation_of(streams) == PAIR_NORMALISATION:
+        return clip_pairs(clip, window, fps, CLIP_FROM, CLIP_STRIDE)
     body = _actor(clip)
     seen = (clip.confidence[:, body] > 0).any(axis=1)
     if not seen.any():
@@ -117,19 +122,24 @@ def score_clips(
     window: int, fps: float,
 ) -> list[tuple[str, str, str]]:  # fmt: skip
     """(data set's own label, true action or "", answered action) of each clip and each labelled segment."""
-    scored = []
+    scored, bodies = [], bodies_of(streams)
     for clip in labelled_clips(items):
-        action = action_of(clip.data, clip.label)
-        if action is None or action not in classes:
+        action = action_of(clip.data, clip.label, bodies)
+        if action is None or action not in classes or clip.joints.shape[1] < bodies:
             scored.append((clip.label, "", ""))
             continue
-        windows = clip_windows(clip, window, fps)
+        windows = clip_windows(clip, window, fps, streams)
         values = np.zeros((0, len(classes)), np.float32)
         if len(windows):
-            values = logits(features(windows, np.ones(windows.shape[:3], np.float32), streams))
-        answer = classes[clip_answer(values, classes.index(NOTHING))]
+            values = logits(features(windows, np.ones(windows.shape[:-1], np.float32), streams))
+        answer = classes[clip_answer(said(values, streams, classes), classes.index(NOTHING))]
         scored.append((clip.label, action, answer))
     return scored
+
+
+def bodies_of(streams: tuple[str, ...]) -> int:
+    """People in a window of these streams."""
+    return 2 if normalisation_of(streams) == PAIR_NORMALISATION else 1
 
 
 def labelled_clips(items: Iterable[Clip | Recording]) -> Iterator[Clip]:
@@ -206,7 +216,7 @@ def evaluate(
     scored = score_clips(logits, shown, bundle.classes, bundle.streams, bundle.window, bundle.fps)
     report = clip_report(data, scored, bundle.classes)
     recordings = [item for item in items if isinstance(item, Recording)]
-    if events and recordings:
+    if events and recordings and not bundle.of_pairs:
         report["events"] = _event_report(bundle, engine, recordings)
     return report
 

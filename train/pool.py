@@ -18,7 +18,7 @@ from realtime.errors import UsageError
 from realtime.resample import resample, runs
 from realtime.schema import SECOND_NS
 from realtime.skeleton import CORE_16, convert
-from train.augment import augment, mirror
+from train.augment import augment, augment_pair, mirror
 from train.data.clip import Clip, Recording
 from train.vocabulary import CLASSES, MIRRORED, action_of
 
@@ -31,7 +31,7 @@ IDLE_BEFORE_S, IDLE_AFTER_S = 2.0, 1.5  # nothing is said to happen only this fa
 MOST_OF = 0.5  # share of an action (or of the window) that must be seen for the full label ...
 LITTLE_OF = 0.25  # ... and up to which the label is "nothing"
 # Sets whose clips begin at rest: their first moments are examples of "nothing".
-RESTING_START = ("utd_mhad", "msr_action3d")
+RESTING_START = ("utd_mhad", "msr_action3d", "sbu")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Unit:
     """Something to draw a window from: rows [start, stop) of the pool, inside the stream [low, high)."""
 
     data: str
-    action: int  # index into CLASSES; 0 is nothing
+    action: int  # index into the pool's classes; 0 is nothing
     start: int
     stop: int
     low: int
@@ -54,6 +54,8 @@ class Unit:
 
 class Pool:
     """Rows (R, V, 3) float32 root-relative metres in CORE_16 at `fps`, and the units in them."""
+
+    classes = CLASSES
 
     def __init__(self, fps: float) -> None:
         self.fps = fps
@@ -81,7 +83,7 @@ class Pool:
         return self.units[numbers[int(rng.integers(len(numbers)))]]
 
     def rows(self) -> np.ndarray:
-        """All rows (R, V, 3)."""
+        """All rows (R, V, 3), of pairs (R, 2, V, 3)."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
@@ -182,11 +184,15 @@ def _places(
 def draw(
     pool: Pool, picked: np.ndarray, length: int, rng: Generator, strength: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random window (N, T, V, 3) of each picked unit, augmented, and its soft labels (N, K)."""
+    """One random window (N, T, V, 3) of each picked unit, augmented, and its soft labels (N, K).
+
+    Of a pool of pairs the windows are (N, T, 2, V, 3).
+    """
     n = len(picked)
     first, second = np.empty((2, n, length), np.int64)
     part = np.empty((n, length), np.float32)
-    labels = np.zeros((n, len(CLASSES)), np.float32)
+    classes = pool.classes
+    labels = np.zeros((n, len(classes)), np.float32)
     flips = rng.random(n) < 0.5
     for i, number in enumerate(picked):
         unit = pool.units[number]
@@ -197,14 +203,14 @@ def draw(
         first[i], second[i], part[i] = _places(unit, pool.neighbour(unit, rng), end - back, pool.fps, rng)
         action = unit.action
         if flips[i]:
-            action = CLASSES.index(MIRRORED.get(CLASSES[action], CLASSES[action]))
+            action = classes.index(MIRRORED.get(classes[action], classes[action]))
         labels[i, action] += share
         labels[i, 0] += 1 - share
     rows = pool.rows()
-    weight = part[..., None, None]
+    weight = part.reshape(*part.shape, *(1,) * (rows.ndim - 1))
     windows = rows[first] * (1 - weight) + rows[second] * weight
     windows[flips] = mirror(windows[flips])
-    return augment(windows, rng, strength), labels
+    return (augment if windows.ndim == 4 else augment_pair)(windows, rng, strength), labels
 
 
 def weights(pool: Pool, share: dict[str, float]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from realtime.errors import UsageError
-from realtime.features import channels
+from realtime.features import PAIR_NORMALISATION, PAIR_STREAMS, channels, normalisation_of
 from train.sources import parse_shares
 
 Method = Literal["ce", "gap", "pcke", "pcle"]
@@ -34,7 +34,7 @@ _FROM_ONE = (
     *("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts"),
     *("refresh_text", "hardest"),
 )
-_LIVE_ONLY = ("data", "held_out", "share", "strength", "fps")
+_LIVE_ONLY = ("data", "held_out", "share", "strength", "fps", "bodies")
 _PREPARED_ONLY = ("split", "repeat", "validation", "best_on")
 
 
@@ -52,6 +52,9 @@ class Config:
     """Live windows: data sets as NAME:PATH (PATH is the folder of the published files)."""
     held_out: tuple[str, ...] = ()
     """Subjects kept out of training and scored, as NAME:S1,S2."""
+    bodies: int = 1
+    """People in a live window: 1, or 2 for what two do together (clips of two people; all others are put side by side
+    as pairs that do nothing together)."""
     synthetic: int = 40
     """Generated recordings (about a minute each) added to the pool; 0 for none."""
     share: tuple[str, ...] = ("utkinect:0.8", "msr_action3d:1.2", "msrc12:1.0", "synthetic:0.25")
@@ -201,6 +204,12 @@ def _check_live(config: Config) -> None:
     _refuse(config, _PREPARED_ONLY, "are for --prepared; live windows take --held-out and --draws")
     if config.draws < config.batch:
         raise UsageError(f"--draws {config.draws} fills no batch of {config.batch}; raise --draws or lower --batch")
+    if config.bodies not in (1, 2):
+        raise UsageError(f"--bodies must be 1 or 2, got {config.bodies}")
+    if config.bodies == 2 and config.method != "ce":
+        raise UsageError(
+            f"--bodies 2 learns from labels alone, there are no texts for it: --method ce, not {config.method}"
+        )
     if not 0 < config.fps < math.inf:
         raise UsageError(f"--fps must be above 0, got {config.fps}")
     if config.streams:
@@ -208,4 +217,9 @@ def _check_live(config: Config) -> None:
             channels(config.streams)
         except ValueError as error:
             raise UsageError(f"--streams: {error}") from None
+        if (normalisation_of(config.streams) == PAIR_NORMALISATION) != (config.bodies == 2):
+            raise UsageError(
+                f"--streams {' '.join(config.streams)} do not go with --bodies {config.bodies}: two bodies need at "
+                f"least one of {', '.join(PAIR_STREAMS)}, one body none of them"
+            )
     parse_shares(config.share)

@@ -127,6 +127,34 @@ MEANING: dict[str, dict[str, str]] = {
 }
 
 
-def action_of(data: str, label: str) -> str | None:
-    """The pooled action of a data set's label, or None where the vocabulary has none."""
-    return MEANING.get(data, {}).get(label)
+# What two people do together (train.fit --bodies 2). The ids differ from those of one person: both may be told of.
+INTERACTIONS: dict[str, str] = {
+    "approach": "walking up to somebody",
+    "depart": "walking away from somebody",
+    "kick_someone": "kicking somebody",
+    "push_someone": "pushing somebody",
+    "punch_someone": "punching somebody",
+    "shake_hands": "shaking hands",
+    "hug": "hugging",
+    "exchange": "handing something over",
+}
+PAIR_CLASSES: tuple[str, ...] = (NOTHING, *INTERACTIONS)
+# One does these, the other undergoes them; the rest both do.
+DIRECTED = ("approach", "depart", "kick_someone", "push_someone", "punch_someone")
+PAIR_MEANING: dict[str, dict[str, str]] = {
+    "sbu": {
+        "approaching": "approach",
+        "departing": "depart",
+        "kicking": "kick_someone",
+        "pushing": "push_someone",
+        "punching": "punch_someone",
+        "shaking_hands": "shake_hands",
+        "hugging": "hug",
+        "exchanging": "exchange",
+    }
+}
+
+
+def action_of(data: str, label: str, bodies: int = 1) -> str | None:
+    """The pooled action of a data set's label, or None where the vocabulary has none. bodies: 2 for interactions."""
+    return (MEANING if bodies == 1 else PAIR_MEANING).get(data, {}).get(label)

@@ -42,7 +42,8 @@ def slow_reader(folder: Path) -> Measured:
 
 
 def _flooding(address: str, count: int) -> subprocess.Popen[bytes]:
-    code = "import sys; from scripts.faults.flood import flood; flood(sys.argv[1], int(sys.argv[2]))"  # a publisher of its own, because no real line has so many events
+    # A publisher of its own, because no real line has so many events.
+    code = "import sys; from scripts.faults.flood import flood; flood(sys.argv[1], int(sys.argv[2]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, address, str(count)], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL
     )
@@ -82,7 +83,7 @@ def late_joiner(folder: Path) -> Measured:
 
 
 def malformed(folder: Path) -> Measured:
-    """2000 messages of random and nearly right bytes to our subscriber, and good ones between: none of these is lost."""
+    """2000 messages of random and nearly right bytes to our subscriber, good ones between: none of these is lost."""
     rng, context = random.Random(7), zmq.Context()
     publisher = context.socket(zmq.XPUB)
     publisher.bind(f"ipc://{folder}/bus")

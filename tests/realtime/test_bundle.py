@@ -13,7 +13,9 @@ import realtime.bundle
 from realtime.bundle import Bundle, load_bundle, load_reference, write_bundle
 from realtime.errors import BundleError, UsageError
 
-KEYS = [key for key in Bundle.__dataclass_fields__ if key not in ("path", "graphs")]  # old bundles lack graphs
+KEYS = [
+    key for key in Bundle.__dataclass_fields__ if key not in ("path", "graphs", "directed")
+]  # old bundles lack graphs
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -321,3 +322,28 @@ def check_track(events):
     for end, start in itertools.pairwise(turns):
         if end.phase == "end":
             assert end.offset_ns <= start.onset_ns
+
+
+def of_pair(seconds, probabilities, track, partner):
+    return replace(score(seconds, probabilities, track), partner=partner)
+
+
+def test_a_person_alone_and_in_a_pair_are_told_apart_and_so_are_the_two_orders():
+    decoder, found = make(), []
+    for step in range(20):
+        now = 10 + step / 10
+        found += decoder.decide([score(now, WAVING), of_pair(now, WALKING, 1, 2), of_pair(now, WAVING, 2, 1)])
+    starts = [(event.track, event.partner, event.action) for event in found if event.phase == "start"]
+    assert starts == [(1, None, "wave"), (1, 2, "walk"), (2, 1, "wave")]
+    ended = decoder.close(13 * SECOND_NS, "track_lost", track=2)
+    assert [(event.track, event.partner) for event in ended] == [(1, 2), (2, 1)]
+    assert [event.partner for event in decoder.open] == [None]
+
+
+def test_what_had_no_scores_for_long_ends_as_a_timeout_once():
+    decoder = make()
+    play(decoder, (2, WAVING))
+    assert decoder.expire(12 * SECOND_NS, SECOND_NS) == []
+    ended = decoder.expire(13 * SECOND_NS, SECOND_NS)
+    assert told(ended, "end") == [("end", "wave")] and ended[0].end_reason == "timeout"
+    assert decoder.expire(14 * SECOND_NS, SECOND_NS) == [] and decoder.open == ()
