@@ -7,11 +7,8 @@ zmq and the standard library only, so that it is there before the models are; th
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import resource
-import signal
 import socket
 import sys
 import time
@@ -25,6 +22,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from realtime.bus import HIGH_WATER, KEEPALIVE_S
+from realtime.confinement import confine, resident_mb
 from realtime.errors import LineError, UsageError
 from realtime.history import read_history
 from realtime.journal import read_tail
@@ -56,7 +54,6 @@ HANDSHAKE_MS = 5000
 TOPICS_COUNTED = 10_000
 ANSWERS_WAITING = 8  # of a client that asks and does not read
 REQUESTS_OPEN = 64  # control requests that the line has not answered
-FILES_AT_MOST = 4096
 UNSENT_AT_MOST = 1 << 20  # towards a line that does not listen; then control requests are refused
 BATCH = 500  # messages taken from one socket before the others have their turn
 # No ZMTP heartbeats where events go out: a subscriber whose queue is full does not answer them, would be cut off and
@@ -68,7 +65,6 @@ KEEPALIVE = dict(
         strict=True,
     )
 )
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 Serve = Callable[[Socket], None]
@@ -345,41 +341,8 @@ class Child:
         self._context.destroy(linger=LINGER_MS)
 
 
-def resident_mb() -> float:
-    """Memory of this process that is in RAM."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return round(int(file.read().split()[1]) * resource.getpagesize() / 2**20, 1)
-
-
 def _json(**fields: Any) -> bytes:
     return say(ANSWER, **fields)[5:]
-
-
-def confine(parent: int, memory_mb: int) -> None:
-    """Dies with the parent, gains no rights, takes no more memory than that, leaves no core file.
-
-    Signals of the terminal and of a service manager go to the whole group; the parent decides what they mean.
-    """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
-        if prctl(option, ctypes.c_ulong(value), 0, 0, 0):
-            raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != parent:  # it died before we asked
-        sys.exit(0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _limit(resource.RLIMIT_DATA, memory_mb << 20)  # RLIMIT_AS would count what threads reserve and never use
-    _limit(resource.RLIMIT_CORE, 0)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = FILES_AT_MOST if hard == resource.RLIM_INFINITY else min(hard, FILES_AT_MOST)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-
-
-def _limit(what: int, most: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(what, (most, most))
 
 
 def main(arguments: list[str]) -> int:
