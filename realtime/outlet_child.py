@@ -58,13 +58,8 @@ UNSENT_AT_MOST = 1 << 20  # towards a line that does not listen; then control re
 BATCH = 500  # messages taken from one socket before the others have their turn
 # No ZMTP heartbeats where events go out: a subscriber whose queue is full does not answer them, would be cut off and
 # connect again, and libzmq 4.3.5 then aborts the subscriber's program (assertion _input_stopped). TCP asks instead.
-KEEPALIVE = dict(
-    zip(
-        (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT),
-        KEEPALIVE_S,
-        strict=True,
-    )
-)
+_KEEPALIVES = (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT)
+KEEPALIVE = dict(zip(_KEEPALIVES, KEEPALIVE_S, strict=True))
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 Serve = Callable[[Socket], None]

@@ -28,7 +28,7 @@ from realtime.command import run_command
 from realtime.commands import Commands
 from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
-from realtime.errors import BundleError
+from realtime.errors import BundleError, LineError
 from realtime.interactions import Interactions, check_pair_bundle
 from realtime.line import Line
 from realtime.logs import set_up
@@ -183,7 +183,10 @@ def run(config: Config, console: Console) -> int:
         line = Line(source, pipeline, engine, reporter, terminal, stop, notifier)
         opened.callback(line.close)
         steering = Commands(Steering(line, rebuild))
-        return line.run(config.input.duration, source.info.live or source.info.id == "stdin", steering.handle)
+        code = line.run(config.input.duration, source.info.live or source.info.id == "stdin", steering.handle)
+        if reporter.failures:  # said when they came; scripts look at the exit code
+            raise LineError("; ".join(reporter.failures))
+        return code
 
 
 def main() -> int:

@@ -219,6 +219,6 @@ def test_another_bundle_is_taken_and_a_bad_one_changes_nothing(hands: Path, tmp_
 
 def test_shutdown_ends_the_open_event_and_the_line_with_0(hands: Path, tmp_path: Path):
     ran = Steered(hands, tmp_path / "e.jsonl", {104: lambda commands: commands.handle({"command": "shutdown"})})
-    assert ran.code == 0 and ran.line._meter.frames == 105
+    assert ran.code == 0 and ran.line.meter.frames == 105
     assert story(tmp_path / "e.jsonl")[-1] == ("end", "right_up", "shutdown")
     assert ran.statuses[-1].state == "ended"
