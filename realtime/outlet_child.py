@@ -199,8 +199,14 @@ class Child:
         if config["journal"]:
             for family, session, seq, payload in read_tail(Path(config["journal"])):
                 self._ring.keep(family, session, seq, payload)
+        if config["http"]:
+            from realtime.web import WebServer
+
+            self._web = WebServer(config["http"])
         for parcel in read_history([(int(descriptor), int(size)) for descriptor, size in config["history"]]):
             self._ring.add(parcel)
+            if self._web is not None:  # a page is to know what was, also after we were started anew
+                self._web.feed(parcel.topic, parcel.payload)
         if config["session"]:
             self._ring.started(config["session"], config["following"])
         self._restarts = config["restarts"]
@@ -213,10 +219,6 @@ class Child:
             self._bound(zmq.ROUTER, config["replay"], ANSWERS_WAITING, self._answer, keys)
         if config["control"]:
             self._control = self._bound(zmq.ROUTER, config["control"], ANSWERS_WAITING, self._forward, keys)
-        if config["http"]:
-            from realtime.web import WebServer
-
-            self._web = WebServer(config["http"])
         self._channel.say(BOUND, http=None if self._web is None else self._web.address)
 
     def _guard(self, folder: Path) -> Secure:

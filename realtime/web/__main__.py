@@ -13,10 +13,11 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
-from realtime.bus import DEFAULT_ADDRESS as BUS_ADDRESS
+from realtime.addresses import DEFAULT_ADDRESS as BUS_ADDRESS
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.messages import MessageError
@@ -24,12 +25,15 @@ from realtime.subscriber import Subscriber
 from realtime.web.server import WebServer
 from realtime.web.stats import DEFAULT_ADDRESS
 from realtime.web.stream import FAMILIES
+from realtime.zap import security
 
 EXAMPLES = """examples:
   python -m realtime.run --camera 0 --publish-poses                in one terminal
   python -m realtime.web                                           in another; then open http://127.0.0.1:8787/
   python -m realtime.web --connect hall=tcp://127.0.0.1:5556 yard=tcp://127.0.0.1:5557
                                                                    two lines on one page, each under a name of its own
+  python -m realtime.web --connect tcp://LINE:5556 --keys wall.client
+                                                                   another machine's line, with the key it gave us
   ssh -L 8787:127.0.0.1:8787 HOST                                  the page of another machine, at the same address here
 """
 BREATH_S = 0.5  # how often a wait looks whether it is to stop
@@ -44,6 +48,8 @@ class Watch:
     sources are called alike need."""
     http: str = DEFAULT_ADDRESS
     """HOST:PORT of this machine's loopback to serve on; port 0 for any free one."""
+    keys: Path | None = None
+    """The client's file made by realtime.keys, for lines with --keys."""
 
 
 class Claims:
@@ -146,8 +152,11 @@ def watch(options: Watch, console: Console) -> int:
         console.print(text, markup=False, soft_wrap=True)
 
     named, claims, topics = lines(options.connect), Claims(), [f"{family}." for family in FAMILIES]
+    secure = security(options.keys)
     with WebServer(options.http) as server:
-        bridges = [Bridge(name, Subscriber(address, topics), address, server, claims, say) for name, address in named]
+        bridges = [
+            Bridge(name, Subscriber(address, topics, secure), address, server, claims, say) for name, address in named
+        ]
         for bridge in bridges:
             bridge.start()
         say(f"watching {', '.join(address for _, address in named)} at {server.url}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 import zmq
 
 from realtime.errors import UsageError
+from realtime.keys import ServerKeys, make_client, make_server
 from realtime.messages import decode
+from realtime.outlet import Outlet, OutletSpec
 from realtime.web.__main__ import lines, renamed
 from tests.realtime.watched_line import WatchedLine
 
@@ -42,9 +45,12 @@ def bridge(*flags: str) -> Iterator[tuple[subprocess.Popen, str]]:
 class Bus:
     """A publisher's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: ServerKeys | None = None) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
+        if keys is not None:
+            self._socket.curve_server = True
+            self._socket.curve_secretkey, self._socket.curve_publickey = keys.secret.encode(), keys.public.encode()
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of a subscriber also where another asked for the same
         self._socket.bind("tcp://127.0.0.1:*")
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -98,6 +104,43 @@ def test_it_shows_a_running_line_and_ends_when_told_to(stop, code):
         program.send_signal(stop)
         assert program.wait(timeout=10) == code
         assert program.stderr.read() == ""
+
+
+def test_a_line_with_keys_is_shown_to_who_has_one(tmp_path):
+    server = make_server(tmp_path / "keys")
+    client = make_client(tmp_path / "keys", "wall")
+    with Bus(server) as bus, bridge("--connect", bus.address, "--keys", str(client)) as (_, url):
+        bus.wait_for_subscriber()
+        bus.line("cam0").heartbeat()
+        wait_for(f"{url}healthz", lambda told: told["alive"])
+
+
+def test_a_page_knows_what_was_open_when_the_sockets_process_was_killed():
+    with Outlet(OutletSpec(http="127.0.0.1:0")) as outlet:
+        outlet.open()
+        line = WatchedLine(lambda topic, payload: outlet.publish(decode(payload)))
+        line.status("online")
+        line.start("e1", 1, "wave")
+        line.heartbeat()
+        url = f"http://{outlet.http}/"
+        wait_for(f"{url}state.json", lambda told: "cam0" in told["sources"])
+        outlet.tend()
+        os.kill(outlet._child.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while outlet.restarts == 0 or not outlet.http:
+            assert time.monotonic() < deadline
+            outlet.tend()
+            time.sleep(0.02)
+        told: dict = {}
+        while not told.get("sources"):
+            assert time.monotonic() < deadline, told
+            outlet.tend()
+            try:
+                told = json.loads(answer(f"{url}state.json"))
+            except OSError:  # not there again yet
+                time.sleep(0.05)
+        assert [(one["event"]["id"], one["open"]) for one in told["sources"]["cam0"]["events"]] == [("e1", True)]
+        assert told["sources"]["cam0"]["state"] == "online"
 
 
 def test_two_lines_whose_sources_are_called_alike_need_names():
