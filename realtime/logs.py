@@ -17,12 +17,13 @@ from types import TracebackType
 
 from rich.console import Console
 
+from realtime.secrets import TEMPLATE
+
 REPEAT_S = 60.0  # the same message at most once in so many seconds
 LINES_A_MINUTE = 120
 KEPT = 500  # message templates watched at once; the longest silent is forgotten first
 SAID = "said"  # attribute of a record that is what the terminal says: printed without a level
 FINAL = "final"  # attribute of a record that is never left out
-TEMPLATE = "template"  # attribute of a record: its message before arguments and filters
 
 
 @dataclass(slots=True)
@@ -142,7 +143,8 @@ class Lines(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filters a copy, then prints it. What counts as the same message is decided before a filter changes it."""
-        seen = logging.makeLogRecord({**record.__dict__, "exc_text": None})  # another handler may have kept it
+        kept = None if record.exc_info else record.exc_text  # by a filter; else another handler's form of exc_info
+        seen = logging.makeLogRecord({**record.__dict__, "exc_text": kept})
         seen.__dict__.setdefault(TEMPLATE, str(record.msg))
         return bool(super().handle(seen))
 

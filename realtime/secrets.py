@@ -161,6 +161,9 @@ def _first_line(path: Path) -> str:
     return line
 
 
+TEMPLATE = "template"  # attribute of a record: its message before arguments and filters
+
+
 class Scrub(logging.Filter):
     """Takes secrets out of what is logged, its exceptions included; on every handler."""
 
@@ -170,6 +173,7 @@ class Scrub(logging.Filter):
             text = record.getMessage()
         except (TypeError, ValueError, KeyError):  # a wrong format, of which logging itself would print all arguments
             text = f"{record.msg} {record.args!r}"
+        record.__dict__.setdefault(TEMPLATE, str(record.msg))
         record.msg, record.args = scrub(text), None
         if record.exc_info and record.exc_info[0] is not None:
             record.exc_text = scrub("".join(traceback.format_exception(*record.exc_info)).rstrip())

@@ -53,7 +53,7 @@ def refused(hands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd)
 
     An exception would come through as such, so there is no traceback. Nothing may be told of a line that never ran.
     """
-    monkeypatch.setattr(program.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("realtime.stop.signal.signal", lambda *_: None)
 
     def run(code: int, *flags: object, events: Path | None = tmp_path / "events.jsonl") -> str:
         given = [str(flag) for flag in flags]
