@@ -81,6 +81,19 @@ class Interactions:
         """Events that have started and not ended."""
         return self._decoder.open
 
+    @property
+    def disabled(self) -> frozenset[str]:
+        """The actions that do not start."""
+        return self._decoder.disabled
+
+    def enable(self, action: str) -> None:
+        """Lets an action start again. ValueError where there is none of the name."""
+        self._decoder.enable(action)
+
+    def disable(self, action: str, captured_ns: int) -> list[Event]:
+        """From now on the action does not start; the ends of what is open of it. ValueError as in `enable`."""
+        return self._decoder.disable(action, captured_ns)
+
     def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
         """Ends every open event."""
         return self._decoder.close(captured_ns, reason)

@@ -78,6 +78,16 @@ class WatchesPairs(Protocol):
     def open_events(self) -> tuple[Event, ...]:
         """Events that have started and not ended."""
 
+    @property
+    def disabled(self) -> frozenset[str]:
+        """The actions that do not start."""
+
+    def enable(self, action: str) -> None:
+        """Lets an action start again. ValueError where there is none of the name."""
+
+    def disable(self, action: str, captured_ns: int) -> list[Event]:
+        """From now on the action does not start; the ends of what is open of it. ValueError as in `enable`."""
+
     def close(self, captured_ns: int, reason: EndReason) -> list[Event]:
         """Ends every open event."""
 
@@ -144,15 +154,20 @@ class Pipeline:
     @property
     def disabled(self) -> frozenset[str]:
         """The actions that do not start."""
-        return self._decoder.disabled
+        return self._decoder.disabled | (self._interactions.disabled if self._interactions is not None else frozenset())
 
     def enable(self, action: str) -> None:
         """Lets an action start again. ValueError where there is none of the name."""
-        self._decoder.enable(action)
+        self._deciding(action).enable(action)
 
     def disable(self, action: str, captured_ns: int) -> list[Event]:
         """From now on the action does not start; the ends of what is open of it. ValueError as in `enable`."""
-        return self._decoder.disable(action, captured_ns)
+        return self._deciding(action).disable(action, captured_ns)
+
+    def _deciding(self, action: str) -> Decoder | WatchesPairs:
+        """Who decides about an action: of one person, or of two where only that knows it."""
+        alone = self._interactions is None or action in self._decoder.classes
+        return self._decoder if alone or self._interactions is None else self._interactions
 
     def reset(self, captured_ns: int, reason: EndReason) -> tuple[list[Event], list[int]]:
         """Begins anew after a break in the frames: the ends of what was open, and the tracks that were followed."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from realtime.bundle import Action as ActionOfBundle
 from realtime.bundle import Bundle
 from realtime.bus import Numbers
 from realtime.clock import Clock
@@ -204,6 +205,16 @@ class Reporter:
     def bundle(self) -> Bundle:
         """What messages are told of."""
         return self._bundle
+
+    @property
+    def rules(self) -> tuple[ActionOfBundle, ...]:
+        """Every action that may be told, of one person and of two."""
+        return self._bundle.actions + self.pair_rules
+
+    @property
+    def pair_rules(self) -> tuple[ActionOfBundle, ...]:
+        """The actions of two people."""
+        return self._together[0].actions if self._together else ()
 
     def bundle_changed(self, bundle: Bundle, backend: str, precision: str) -> None:
         """From now on every message is of this bundle."""

@@ -168,7 +168,8 @@ def run(config: Config, console: Console) -> int:
         reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet, together)
         opened.callback(reporter.close)
         terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless, logs)
-        terminal.opening(outlet, engine.backend, (engine.why and f"engine: {engine.why}", why))
+        two = together and f"interactions: {together[0].name}, {len(together[0].actions)} actions of two people"
+        terminal.opening(outlet, engine.backend, (engine.why and f"engine: {engine.why}", why, two or ""))
         if outputs.wait_subscriber:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
 

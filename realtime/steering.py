@@ -40,7 +40,7 @@ class Steering:
     def actions(self) -> list[dict[str, Any]]:
         """What it recognises: id, name, thresholds, enabled."""
         disabled = self._line.pipeline.disabled
-        return [{**asdict(one), "enabled": one.id not in disabled} for one in self._line.reporter.bundle.actions]
+        return [{**asdict(one), "enabled": one.id not in disabled} for one in self._line.reporter.rules]
 
     def enable(self, action: str) -> None:
         """Lets an action start again."""
@@ -57,7 +57,7 @@ class Steering:
         """Takes another bundle and returns its name; LineError where it is no good, and then nothing has changed."""
         line = self._line
         loaded, pipeline, engine = self._rebuild(bundle)
-        for action in line.pipeline.disabled & {one.id for one in loaded.actions}:
+        for action in line.pipeline.disabled & {one.id for one in (*loaded.actions, *line.reporter.pair_rules)}:
             pipeline.disable(action, line.now_ns)
         line.exchange(loaded, pipeline, engine)
         self._tell(f"bundle {loaded.name} was loaded from {bundle}")

@@ -12,6 +12,8 @@ import pytest
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, load_bundle
 from realtime.decoder import ActionRule, Decoder
+from realtime.interactions import Interactions
+from realtime.pairs import PairWindows
 from realtime.pipeline import STAGES, Pipeline, Step
 from realtime.pose import PassThrough
 from realtime.run import make_decoder, make_pipeline
@@ -177,3 +179,17 @@ def test_the_decoder_has_the_rules_of_the_bundle(bundle: Bundle, tmp_path: Path)
     low = np.float32([0.45, 0.0, 0.55])  # below on
     scores = [Scores(i, i * SECOND_NS // 5, 1, 0, low, low) for i in range(20)]
     assert decoder.decide(scores) == []
+
+
+def test_an_action_is_switched_off_where_it_is_decided_also_one_of_two_people(bundle):
+    of_two = Decoder(("nothing", "hug"), "nothing", [ActionRule("hug", 0.6, 0.4, 0.2, 0.2)], 0.2)
+    windows = WindowBuffer(CORE_16, T, 20.0, 4)
+    together = Interactions(bundle, PairWindows(windows), Recited(), of_two)
+    pipeline = Pipeline(PassThrough(), windows, Recited(), make_decoder(bundle), together)
+    alone = bundle.actions[0].id
+    assert pipeline.disable("hug", 0) == pipeline.disable(alone, 0) == []
+    assert pipeline.disabled == {"hug", alone}
+    pipeline.enable("hug")
+    assert pipeline.disabled == {alone} and not of_two.disabled
+    with pytest.raises(ValueError, match="no action 'juggle'"):
+        pipeline.disable("juggle", 0)
