@@ -143,8 +143,7 @@ class Lines(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filters a copy, then prints it. What counts as the same message is decided before a filter changes it."""
-        kept = None if record.exc_info else record.exc_text  # by a filter; else another handler's form of exc_info
-        seen = logging.makeLogRecord({**record.__dict__, "exc_text": kept})
+        seen = logging.makeLogRecord({**record.__dict__, "exc_text": None})  # another handler may have kept it
         seen.__dict__.setdefault(TEMPLATE, str(record.msg))
         return bool(super().handle(seen))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,13 +34,13 @@ from realtime.messages import (
 from realtime.meter import Reading
 from realtime.outlet import Outlet, OutletSpec, Request
 from realtime.pipeline import Step
-from realtime.recording import RecordingWriter, partial_of
 from realtime.resample import RESET_GAP_NS
 from realtime.schema import Event, Pose, State, Window
 from realtime.scoring import Engine
 from realtime.secrets import scrub
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
+from realtime.written import disk, recording_to
 
 BREATH_S = 0.2  # how often a wait looks whether it is to stop
 
@@ -132,7 +132,7 @@ class Reporter:
                 own.open()
                 self._outlet = own
             self._events = opening.enter_context(LineFile(outputs.events, "events")) if outputs.events else None
-            self._recording = opening.enter_context(_recording(outputs.record)) if outputs.record else None
+            self._recording = opening.enter_context(recording_to(outputs.record)) if outputs.record else None
             self._stack = opening.pop_all()
 
     @property
@@ -319,7 +319,7 @@ class Reporter:
         )  # fmt: skip
         if self._recording is not None:
             try:
-                with _disk(self._outputs.record):
+                with disk(self._outputs.record):
                     self._recording.write(message)
             except LineError as error:
                 self._recording = None
@@ -339,7 +339,7 @@ class Reporter:
         payload = self._publish(message)
         if self._events is not None:
             try:
-                with _disk(self._outputs.events):
+                with disk(self._outputs.events):
                     self._events.write(payload + b"\n")
             except LineError as error:
                 self._events = None
@@ -369,15 +369,6 @@ def _model(bundle: Bundle, backend: str, precision: str) -> Model:
     )  # fmt: skip
 
 
-@contextmanager
-def _disk(path: Path | None) -> Iterator[None]:
-    """Turns a failing write to a file of ours into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        raise LineError(f"cannot write {path}: {error.strerror}; free some space or name another file") from error
-
-
 def _memory_mb() -> float | None:
     """Resident memory of this process; None where the system does not tell."""
     try:
@@ -389,20 +380,3 @@ def _memory_mb() -> float | None:
 
 def _percentiles(pair: tuple[float, float]) -> Percentiles:
     return Percentiles(p50=round(pair[0], 3), p95=round(pair[1], 3))
-
-
-@contextmanager
-def _recording(path: Path) -> Iterator[RecordingWriter]:
-    """A recording; LineError where it cannot be finished, and then it stays NAME.partial.
-
-    UsageError where there is one already, finished or left by a crash: nothing is ever overwritten.
-    """
-    if path.is_dir():  # noticed only at the end otherwise
-        raise UsageError(f"cannot record to {path}: it is a folder; name a file")
-    for taken in (path, partial_of(path)):
-        if os.path.lexists(taken):
-            raise UsageError(
-                f"cannot record to {path}: {taken} is there and would be lost; move it or name another file"
-            )
-    with _disk(path), RecordingWriter(path) as writer:
-        yield writer

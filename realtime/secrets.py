@@ -177,7 +177,6 @@ class Scrub(logging.Filter):
         record.msg, record.args = scrub(text), None
         if record.exc_info and record.exc_info[0] is not None:
             record.exc_text = scrub("".join(traceback.format_exception(*record.exc_info)).rstrip())
-            record.exc_info = None
         if record.stack_info:
             record.stack_info = scrub(record.stack_info)
         return True
