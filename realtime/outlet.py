@@ -51,7 +51,7 @@ OPEN_S = 15.0  # how long the child may take to be there
 HANG_S = 2.0  # silence after which it is taken for hung
 CLOSE_S = 1.5  # how long it may take to let the last messages out
 TURN_S = 0.05  # publishing alone looks after the child so often
-BACK_OFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # before each restart in a row
+BACK_OFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # before each restart in a row
 HEALTHY_S = 60.0  # after which the row begins anew
 SETTLE_S = 0.05  # the subscriptions of one subscriber arrive together
 

@@ -24,12 +24,12 @@ GOLDEN = ROOT / "tests" / "realtime" / "golden"
 
 
 def slow_reader(folder: Path) -> Measured:
-    """A subscriber that stops for 5 s under a flood of events: the line's every event is had in the end."""
+    """A subscriber that stops for 8 s under a flood of events: the line's every event is had in the end."""
     address = f"ipc://{folder}/bus"
     with Following(address) as following:
         process = _flooding(address, 20_000)
         following.wait_session(20)
-        following.pause(5.0)
+        following.pause(8.0)
         process.wait(timeout=60)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and len(following.numbers("action")) < 20_000:
@@ -133,7 +133,8 @@ def skewed(folder: Path) -> Measured:
     for path in sorted(GOLDEN.glob("*.json")):
         document = json.loads(path.read_text())
         newer = {**document, "from_the_future": {"deep": [1, 2]}}
-        older = {k: v for k, v in document.items() if k not in ("state", "reconnects", "uptime_s", "memory_mb")}
+        newest = ("state", "reconnects", "uptime_s", "memory_mb") if path.stem.startswith("heartbeat") else ()
+        older = {name: value for name, value in document.items() if name not in newest}
         if "track" in older and isinstance(older["track"], dict):
             older["track"].pop("partner", None)
         for what, content in (("newer", newer), ("older", older)):
@@ -169,7 +170,7 @@ FAULTS = (
     Fault(
         "F16",
         "slow subscriber",
-        "stops reading for 5 s while 20 000 events are told",
+        "stops reading for 8 s while 20 000 events are told",
         "events lost",
         0,
         "events",

@@ -49,8 +49,8 @@ def killed_mjpeg(folder: Path) -> Measured:
     with MjpegServer() as camera, Played(camera.url()) as played:
         played.wait_picture(10)
         time.sleep(1)
-        camera.stop()
         begun = time.monotonic()
+        camera.stop()
         told = played.wait_change(*GONE, timeout_s=6) - begun
         expect(told <= 3, f"noticed after {told:.1f} s only")
         time.sleep(4)
