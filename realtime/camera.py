@@ -35,6 +35,7 @@ from realtime.secrets import redacted, sendable
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp")
 OPEN_READ_TIMEOUT_S = (SILENCE_S, SILENCE_S)
+MOST_PIXELS = 64_000_000  # 8K has 33 million; more is no camera, and would fill the memory
 FIRST_BYTES_S = 8.0  # a named pipe is waited for so long when it is opened
 BACKLOG_NS = SECOND_NS  # a stream's first pictures are left out for so long at most
 HELD_NS = 400_000_000  # after a silence of more than this a picture's own time is looked at
@@ -320,8 +321,9 @@ def _stream_frames(
         stream.codec_context.options = _STRICT
     fresh = _Fresh(_rate(stream), container.format.name != "mpjpeg")
     for index, (arrived_ns, picture) in enumerate(_packets(container, stream, named, tally, live=True)):
-        if fresh.see(arrived_ns, picture.time):
-            yield Frame(index, arrived_ns, _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror))
+        image = _converted(picture, mirror, tally) if fresh.see(arrived_ns, picture.time) else None
+        if image is not None:
+            yield Frame(index, arrived_ns, image)
     raise SourceError(f"{named} was lost: {_HUNG_UP}")
 
 
@@ -334,7 +336,22 @@ def _video_frames(
     for index, (_, picture) in enumerate(_packets(container, stream, named, tally)):
         told_ns = None if picture.time is None else round(picture.time * SECOND_NS)
         media_ns = told_ns if told_ns is not None and (index == 0 or told_ns > media_ns) else media_ns + step_ns
-        yield Frame(index, media_ns, _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror))
+        image = _converted(picture, mirror, tally)
+        if image is not None:
+            yield Frame(index, media_ns, image)
+
+
+def _converted(picture: VideoFrame, mirror: bool, tally: Tally) -> np.ndarray | None:
+    """The picture as (H, W, 3) uint8 BGR, upright; None where it is too large or cannot be converted, and counted."""
+    try:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"a picture of {picture.width}x{picture.height} pixels")
+        return _upright(picture.to_ndarray(format="bgr24"), picture.rotation, mirror)
+    except (av.error.FFmpegError, ValueError, MemoryError, cv2.error) as error:
+        if not tally.corrupt:
+            log.warning("a picture cannot be converted, and is left out like others after it: %s", error)
+        tally.corrupt += 1
+        return None
 
 
 def _upright(image: np.ndarray, rotation: int, mirror: bool) -> np.ndarray:

@@ -39,7 +39,8 @@ class History:
         if not parcel.does & (KEEP | NEWEST | OVER):
             return
         self.following[parcel.family] = parcel.seq + 1
-        self._newest.pop(parcel.key, None)
+        if parcel.does & (NEWEST | OVER):
+            self._newest.pop(parcel.key, None)
         if parcel.does & NEWEST:
             self._newest[parcel.key] = parcel
             if len(self._newest) > KEYS_AT_MOST:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from realtime.errors import LineError, SourceError
 from realtime.feed import Change
 from realtime.meter import Meter
 from realtime.notify import Notifier
+from realtime.outlet import Request
 from realtime.pipeline import Pipeline, Step
 from realtime.report import Reporter
 from realtime.schema import SECOND_NS, EndReason, Frame, State
@@ -58,13 +60,17 @@ class Line:
         terminal: Terminal,
         stop: Stop,
         notifier: Notifier | None = None,
+        beside: Sequence[Engine] = (),
     ) -> None:
+        """beside: engines of other models in the pipeline; where one falls back to the CPU, that is told too."""
         self.source, self.pipeline, self.engine, self.reporter = source, pipeline, engine, reporter
         self.terminal, self.stop, self._notifier = terminal, stop, notifier or Notifier()
         self.figures: dict[str, Any] = {}
         self.now_ns = time.monotonic_ns()
         self.meter = Meter()
-        self._backend = engine.backend
+        self._beside = tuple(beside)
+        self._backends = [one.backend for one in (engine, *self._beside)]
+        self._asked: deque[Request] = deque()
         self._refused = 0  # turned away by pipelines that were replaced
         self._persons: tuple[int, int] = (0, 0)
         self._crowded: tuple[int, float] = (0, 0.0)  # poses turned away so far, and when that may be said again
@@ -77,7 +83,7 @@ class Line:
         waits: the source's silence counts as its time. answer: to requests of the control socket, between two frames.
         """
         self.stop.running()
-        self._notifier.ready(f"{self.source.info.id} on {self._backend}")
+        self._notifier.ready(f"{self.source.info.id} on {self._backends[0]}")
         self.reporter.status("online", self.now_ns)
         try:
             reason = self._play(Deadline(duration_s, waits), answer)
@@ -99,8 +105,8 @@ class Line:
         self.reporter.reset(tracks, self.now_ns, f"bundle {bundle.name} was loaded")
         self._refused += self.pipeline.refused - pipeline.refused
         self.engine.close()
-        self.pipeline, self.engine, self._backend = pipeline, engine, engine.backend
-        self._crowded = (0, self._crowded[1])
+        self.pipeline, self.engine, self._backends[0] = pipeline, engine, engine.backend
+        self._crowded = (pipeline.crowded, self._crowded[1])
         self.reporter.bundle_changed(bundle, engine.backend, engine.precision)
         self.terminal.bundle_changed(bundle)
 
@@ -120,18 +126,25 @@ class Line:
                 self._turn(item)
             self._notifier.alive()
             self._beat(self.source.paced)
-            for request in self.reporter.tend():
-                if answer is not None:
-                    self.reporter.answer(request, answer(request.body))
+            self._tend(answer)
             if self.stop.code is not None or self.terminal.closed:
                 break
         # Asked after the loop, because Ctrl-C ends the program that feeds us as well, and so the source.
         return "shutdown" if self.stop.code is not None or self.terminal.closed else "source_lost"
 
+    def _tend(self, answer: Callable[[Any], dict[str, Any]] | None) -> None:
+        """Looks after the outlet; of what was asked one thing is done between two frames, for it may take long."""
+        self._asked += self.reporter.tend()
+        if self._asked and answer is not None:
+            self._notifier.alive(at_once=True)
+            request = self._asked.popleft()
+            self.reporter.answer(request, answer(request.body))
+
     def _take(self, step: Step) -> None:
         decided = time.perf_counter_ns()
-        if self.engine.backend != self._backend:
-            self._tell_engine(step.frame.captured_ns)
+        for number, engine in enumerate((self.engine, *self._beside)):
+            if engine.backend != self._backends[number]:
+                self._tell_engine(number, engine, step.frame.captured_ns)
         told = self.reporter.step(step)
         self.now_ns = step.frame.captured_ns
         self._persons = (len(step.poses), step.frame.index)
@@ -149,12 +162,13 @@ class Line:
         self.reporter.status(change.state, change.captured_ns, change.reason)
         self.terminal.say(f"{self.source.info.id} {change.state}{': ' + change.reason if change.reason else ''}")
 
-    def _tell_engine(self, captured_ns: int) -> None:
+    def _tell_engine(self, number: int, engine: Engine, captured_ns: int) -> None:
         """The GPU failed and the CPU goes on: said before anything that the new engine decided."""
-        self._backend = self.engine.backend
-        self.reporter.engine_changed(self._backend, self.engine.precision)
-        self.reporter.status("online", captured_ns, self.engine.why)
-        self.terminal.say(self.engine.why)
+        self._backends[number] = engine.backend
+        if not number:
+            self.reporter.engine_changed(engine.backend, engine.precision)
+        self.reporter.remark(captured_ns, engine.why)
+        self.terminal.say(engine.why)
 
     def _beat(self, paced: bool) -> None:
         """Once a second, frames or not: the heartbeat."""
@@ -183,7 +197,7 @@ class Line:
         if crowded > self._crowded[0] and now >= self._crowded[1]:
             most = self.pipeline.most_persons
             reason = f"more people are in view than the {most} that are followed; --persons N follows more"
-            self.reporter.status("online", self.now_ns, reason)
+            self.reporter.remark(self.now_ns, reason)
             self.terminal.say(reason)
             self._crowded = (crowded, now + CROWD_S)
 

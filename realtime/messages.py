@@ -238,7 +238,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
 class Status(Message, frozen=True, kw_only=True, tag="status/1"):
     """A change of the source's state, or a person's window that began anew (window_reset, track set; reason says why).
 
-    backend: what runs the model from now on, told with "online"; a second "online" with a reason says that it changed.
+    The same state again, with a reason, is a remark. backend: what runs the model from now on; null
+    where that says nothing (window_reset, ended, offline).
     """
 
     session: str

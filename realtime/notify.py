@@ -64,12 +64,15 @@ class Notifier:
         """One line for people, as `systemctl status` shows it."""
         self._send(_status(text))
 
-    def alive(self) -> None:
-        """The line made progress. Call it as often as you like: it sends when half of the watchdog's time is over."""
+    def alive(self, at_once: bool = False) -> None:
+        """The line made progress. Call it as often as you like: it sends when half of the watchdog's time is over.
+
+        at_once: send now, before something that may take a good part of that time.
+        """
         if self._socket is None or self.watchdog_s is None:
             return
         now_s = self._now_s()
-        if now_s - self._pinged_s >= self.watchdog_s / 2:
+        if at_once or now_s - self._pinged_s >= self.watchdog_s / 2:
             self._pinged_s = now_s
             self._send("WATCHDOG=1")
 

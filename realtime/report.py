@@ -223,17 +223,22 @@ class Reporter:
         self.engine_changed(backend, precision)
 
     def status(self, state: State, captured_ns: int, reason: str | None = None, track: int | None = None) -> None:
-        """Tells a change of the source's state."""
+        """Tells a change of the source's state. A state as told before says that only the reason is new."""
         if state != "window_reset":
             self._state = state
+        if reason is not None:  # paths in it may be no text
+            reason = scrub(reason).encode("utf-8", "replace").decode()
         self._publish(
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
                 time=moment(captured_ns, self._clock), state=state,
-                reason=reason and scrub(reason), track=track,
-                backend=self._model.backend if state == "online" else None,
+                reason=reason, track=track, backend=None if state in ("window_reset", "ended", "offline") else self._model.backend,
             )
         )  # fmt: skip
+
+    def remark(self, captured_ns: int, reason: str) -> None:
+        """Tells something that changes nothing about the source's state."""
+        self.status(self._state or "online", captured_ns, reason)
 
     def heartbeat(
         self,
@@ -247,7 +252,7 @@ class Reporter:
         """Tells that the line is alive, and how fast."""
         self._clock, said = self._clock.checked()
         if said is not None:
-            self.status(self._state or "online", time.monotonic_ns(), said)
+            self.remark(time.monotonic_ns(), said)
         self._last_beat = {
             "frame_age_ms": _percentiles(reading.frame_age_ms) if reading.frame_age_ms else None,
             "drops": drops, "refused": refused, "reconnects": reconnects,
@@ -306,7 +311,7 @@ class Reporter:
             trouble = self._troubles.pop(0)
             self.failures.append(trouble)
             log.warning("%s", trouble)
-            self.status(self._state or "online", time.monotonic_ns(), trouble)
+            self.remark(time.monotonic_ns(), trouble)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

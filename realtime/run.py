@@ -181,10 +181,10 @@ def run(config: Config, console: Console) -> int:
             return other, make_pipeline(pose, other, fresh, persons, together), fresh
 
         pipeline = make_pipeline(pose, bundle, engine, persons, together)
-        line = Line(source, pipeline, engine, reporter, terminal, stop, notifier)
+        line = Line(source, pipeline, engine, reporter, terminal, stop, notifier, together[1:] if together else ())
         opened.callback(line.close)
         steering = Commands(Steering(line, rebuild))
-        code = line.run(config.input.duration, source.info.live or source.info.id == "stdin", steering.handle)
+        code = line.run(config.input.duration, source.info.live or config.input.source == "-", steering.handle)
         if reporter.failures:  # said when they came; scripts look at the exit code
             raise LineError("; ".join(reporter.failures))
         return code

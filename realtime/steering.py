@@ -68,5 +68,5 @@ class Steering:
         self._line.stop.end()
 
     def _tell(self, what: str) -> None:
-        self._line.reporter.status("online", self._line.now_ns, f"{what} (control)")
+        self._line.reporter.remark(self._line.now_ns, f"{what} (control)")
         self._line.terminal.say(f"control: {what}")

@@ -55,6 +55,7 @@ class Stop:
 
     def __init__(self, drain_s: float = DRAIN_S) -> None:
         self.code: int | None = None
+        self._signalled = False
         self._opening, self._drain_s = True, drain_s
         self._ear = _listen()
         for number in _SIGNALS:
@@ -80,8 +81,9 @@ class Stop:
                 os.close(mouth)  # the thread reads an end and closes the other side
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None:
+        if self._signalled:
             raise KeyboardInterrupt
+        self._signalled = True
         self.code = INTERRUPTED if number == signal.SIGINT else 0
         if self._opening:
             raise SystemExit(self.code)

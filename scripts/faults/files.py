@@ -16,7 +16,9 @@ from pathlib import Path
 from realtime.messages import Heartbeat
 from scripts.faults.fault import Failed, Fault, Measured, expect
 from scripts.faults.line import ROOT, RunningLine, command, environment, run_to_end
+from scripts.rtsp_server import RtspServer
 
+VIDEO = ROOT.parent / "shared" / "videos" / "treadmill_walk.mp4"
 STEP = (
     "import sys, time; real = time.time_ns; begun = time.monotonic()\n"
     "time.time_ns = lambda: real() + (0 if time.monotonic() - begun < 6 else {step} * 1_000_000_000)\n"
@@ -25,15 +27,12 @@ STEP = (
 
 
 def full_events(folder: Path) -> Measured:
-    """--events on a full disk: the line goes on and says so once."""
-    return _disk_full(folder, "--events", "/dev/full", source="synthetic")
-
-
-def _disk_full(folder: Path, flag: str, path: str, source: str) -> Measured:
-    with RunningLine(folder, source, "--seed", "3", flag, path) as line:
+    """--events on a full disk, of a live source: the line goes on and says so once."""
+    path = "/dev/full"
+    with RtspServer(video=VIDEO) as server, RunningLine(folder, server.url, "--events", path) as line:
         line.wait_beat(fps=10)
         begun = time.monotonic()
-        while time.monotonic() - begun < 20 and not line.events():
+        while time.monotonic() - begun < 40 and not line.events():
             time.sleep(0.2)
         time.sleep(2)
         expect(line.process.poll() is None, f"the line ended with {line.process.returncode}: {line.tail()}")

@@ -199,3 +199,15 @@ def test_a_history_gives_a_new_child_what_the_old_one_had():
     assert 0 < found.oldest < 1900
     history.close()
     assert history.files() == []
+
+
+def test_a_window_that_begins_anew_does_not_make_the_last_status_forgotten():
+    history, ring = History(size=20_000), Ring()
+    history.add(parcel(0, "status", does=PUBLISH | KEEP | NEWEST, key="status.cam0"))
+    history.add(parcel(1, "status", key="status.cam0"))
+    for seq in range(2000):  # the files turn over more than once
+        history.add(parcel(seq))
+    for one in read_history(history.files()):
+        ring.add(one)
+    assert [one.seq for one in ring.newest()] == [0]
+    history.close()

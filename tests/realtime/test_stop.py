@@ -184,3 +184,12 @@ def test_a_signal_between_opening_and_the_loop_is_not_lost():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=10, check=False)
     assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_after_a_shutdown_that_was_asked_for_the_first_signal_is_the_first():
+    program = (
+        "import os, signal; from realtime.stop import Stop; stop = Stop(drain_s=60); stop.running()\n"
+        "stop.end(); os.kill(os.getpid(), signal.SIGTERM); print(stop.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (0, b"0\n")
