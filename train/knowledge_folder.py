@@ -18,7 +18,6 @@ language.npy and vision.npy is there. NumPy only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from realtime.errors import UsageError
+from train.data.prepared import sha256
 
 SCHEMA = "knowledge/1"
 LANGUAGE, VISION, SENTENCES, INDEX = "language.npy", "vision.npy", "sentences.jsonl", "knowledge.json"
@@ -82,7 +82,7 @@ def load(folder: Path, verify: bool = True) -> Knowledge:
     names = tuple(about["names"])
     for name, digest in about["sha256"].items():
         path = folder / name
-        if not path.is_file() or (verify and _sha256(path) != digest):
+        if not path.is_file() or (verify and sha256(path) != digest):
             raise UsageError(f"{path} is missing, or not what was written; {AGAIN}")
     arrays = {kind: _array(folder / kind, len(names)) for kind in KINDS if kind in about["sha256"]}
     if not arrays:
@@ -111,7 +111,8 @@ def write(
     """Writes a knowledge folder atomically; the same content gives the same bytes. Returns what knowledge.json says.
 
     arrays: LANGUAGE and VISION -> (N, D) unit rows, zeros where nothing is known. said: N lists of sentences, or None.
-    about: how it was made. UsageError where counts differ, a name comes twice, or a row is neither unit nor zero.
+    about: how it was made; train.knowledge says it as "made": {file: {"by", "encoder", "encoder_sha256", ...}}.
+    UsageError where counts differ, a name comes twice, or a row is neither unit nor zero.
     """
     if not arrays or set(arrays) - set(KINDS):
         raise UsageError(f"knowledge is {LANGUAGE}, {VISION} or both, got {sorted(arrays) or 'neither'}")
@@ -138,7 +139,7 @@ def write(
         "known": {kind: int(arrays[kind].any(axis=1).sum()) for kind in sorted(arrays)},
         "width": {kind: int(arrays[kind].shape[1]) for kind in sorted(arrays)},
         **about,
-        "sha256": {name: _sha256(folder / name) for name in files},
+        "sha256": {name: sha256(folder / name) for name in files},
         "names": list(names),
     }
     _replace(folder / INDEX, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -193,7 +194,3 @@ def _replace_array(path: Path, array: np.ndarray) -> None:
     with partial.open("wb") as file:
         np.save(file, array, allow_pickle=False)
     os.replace(partial, path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
