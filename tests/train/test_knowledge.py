@@ -326,7 +326,9 @@ def test_frames_are_cropped_told_of_and_seen_and_resume(prepared, rgb: Path, tmp
     assert again.asked == FRAMES  # only the last clip was left
     knowledge = load(tmp_path / "whole")
     assert knowledge.language.shape == (6, 16) and knowledge.vision.shape == (6, 4) and knowledge.known.all()
-    assert dict(sentences(tmp_path / "whole"))["clap-0"][0].endswith("39 wide.")  # 32, a margin of 3.2 on each side, whole pixels
+    assert dict(sentences(tmp_path / "whole"))["clap-0"][0].endswith(
+        "39 wide."
+    )  # 32, a margin of 3.2 on each side, whole pixels
 
 
 def test_clips_images_are_open_clips_own(tmp_path: Path):
