@@ -277,3 +277,40 @@ def test_the_command_writes_json_lines_and_refuses_unknown_clips(tmp_path: Path)
     assert row["name"] == "clap-0" and row["sentences"][1].startswith("The hands come together and part again")
     refused = command("--clips", "dance-0")
     assert refused.returncode == 2 and "no clip dance-0" in " ".join(refused.stderr.split())
+
+
+def test_mirrored_real_pairs_swap_left_and_right(shared: Path, tmp_path: Path):
+    from train.data import sbu
+
+    archive = shared / "data" / "sbu_interaction.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not there")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    for clip in list(sbu.read(tmp_path))[::6]:
+        partner = list(clip.layout.mirror())
+        plain = describe(clip.joints, clip.layout, 15.0, clip.confidence, count=40)
+        other = describe(
+            reflected(clip.joints, clip.layout), clip.layout, 15.0, clip.confidence[..., partner], count=40
+        )
+        assert other == [mirrored(sentence) for sentence in plain], clip.name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
+@pytest.mark.parametrize("kind", ["noise", "wander", "a point", "gaps", "tiny", "huge"])
+def test_no_numbers_break_it(layout, kind: str):
+    rng = np.random.default_rng(0)
+    for frames, people in ((1, 1), (2, 3), (17, 2), (60, 1)):
+        shape = (frames, people, len(layout), 3)
+        joints = {
+            "noise": rng.normal(size=shape),
+            "wander": np.cumsum(rng.normal(0, 0.03, shape), axis=0),
+            "a point": np.ones(shape),
+            "gaps": rng.normal(size=shape) * (rng.random((*shape[:3], 1)) < 0.6),
+            "tiny": 1e-6 * rng.normal(size=shape),
+            "huge": 1e4 * rng.normal(size=shape),
+        }[kind]
+        sentences = describe(joints, layout, 15.0, count=40)
+        assert sentences and describe(reflected(joints, layout), layout, 15.0, count=40) == [
+            mirrored(sentence) for sentence in sentences
+        ]

@@ -29,3 +29,19 @@ def prepared_of(folder: Path, each: int = 1) -> Prepared:
     write(folder, "generated", KINECT_V2_25, list(ACTIONS), 1, 30.0, [folder / "part.npz"])
     (folder / "part.npz").unlink()
     return load(folder)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+class StopsAfter:
+    """An interrupt after so many clips or sentences."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise KeyboardInterrupt

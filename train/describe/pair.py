@@ -17,9 +17,9 @@ MOVES_MORE = 1.3  # one person moves more than the other by this factor, or they
 
 
 def pair_facts(one: Track, other: Track) -> list[Fact]:
-    """What holds between two people in one sensor's axes and of one size; `one` is who moves more."""
-    rows = min(len(one), len(other))
-    one, other = one.part(0, rows), other.part(0, rows)
+    """What holds between two people seen by one sensor over the same time; `one` is who moves more."""
+    size = (one.size + other.size) / 2
+    one, other = one.resized(size), other.resized(size)
     apart = np.linalg.norm(one.place - other.place, axis=1)
     first, last = near(apart, end=False), near(apart, end=True)
     middle = float(np.median(apart))

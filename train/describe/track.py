@@ -8,7 +8,7 @@ are known the sensor's axes stand for them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Track:
     heading: np.ndarray
     root: np.ndarray
     place: np.ndarray
+    size: float
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -72,7 +73,13 @@ class Track:
         cut = slice(start, stop)
         at = {joint: rows[cut] for joint, rows in self.at.items()}
         seconds = self.seconds[cut] - self.seconds[start]
-        return Track(seconds, at, self.axes[cut], self.heading[cut], self.root[cut], self.place[cut])
+        return Track(seconds, at, self.axes[cut], self.heading[cut], self.root[cut], self.place[cut], self.size)
+
+    def resized(self, size: float) -> Track:
+        """The same for a body of another size: two people are measured with one metre."""
+        factor = self.size / size
+        at = {joint: rows * factor for joint, rows in self.at.items()}
+        return replace(self, at=at, root=self.root * factor, place=self.place * factor, size=size)
 
 
 def smooth(rows: np.ndarray, seconds: float) -> np.ndarray:
@@ -108,7 +115,7 @@ def track_of(joints: np.ndarray, layout: Layout, fps: float, confidence: np.ndar
     root = np.mean(list(at.values()), axis=0) if root is None else root
     axes, heading = _axes(at, len(grid))
     place = smooth(root[:, [0, 2]], SMOOTH_PLACE_S)
-    return Track(grid, at, axes, heading, root, place)
+    return Track(grid, at, axes, heading, root, place, size)
 
 
 def _even(body: np.ndarray, seen: np.ndarray, fps: float) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -169,9 +169,11 @@ def trunk_facts(track: Track) -> list[Fact]:
     elif held(lean, most=False) < -SIDE_DEG:
         facts.append(Fact(DETAIL, 0.45, "the upper body leans backward"))
     side = np.degrees(np.arctan2(trunk[:, 0], np.abs(trunk[:, 1])))
-    for sign, word in ((1, "right"), (-1, "left")):
-        if held(sign * side) > SIDE_DEG and most < BENT_DEG:
-            facts.append(Fact(DETAIL, 0.4, f"the upper body leans to the {word}"))
+    words = [word for sign, word in ((1, "right"), (-1, "left")) if held(sign * side) > SIDE_DEG and most < BENT_DEG]
+    if len(words) == 2:
+        facts.append(Fact(DETAIL, 0.4, "the upper body leans to both sides"))
+    else:
+        facts += [Fact(DETAIL, 0.4, f"the upper body leans to the {word}") for word in words]
     return facts + _twist_facts(track)
 
 

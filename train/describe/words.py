@@ -39,8 +39,9 @@ def sided(part: str, by_side: Mapping[str, Sequence[tuple[int, float, str]]]) ->
                 facts.append(Fact(level, weight, spoken(text, f"the {side} {part}", False)))
             elif text not in done:
                 done.add(text)
-                both = max(w for entries in by_side.values() for _, w, other in entries if other == text)
-                facts.append(Fact(level, both, spoken(text, f"both {plural}", True)))
+                same = [entry for of_side in by_side.values() for entry in of_side if entry[2] == text]
+                level, weight = min(entry[0] for entry in same), max(entry[1] for entry in same)
+                facts.append(Fact(level, weight, spoken(text, f"both {plural}", True)))
     return facts
 
 
@@ -84,9 +85,14 @@ def mirrored(text: str) -> str:
 
 def choose(facts: Sequence[Fact], count: int) -> list[str]:
     """At most `count` different sentences: the whole clip first, then order, limbs and thirds."""
-    ranked = sorted(facts, key=lambda fact: (_PRIORITY[fact.level], -fact.weight))
+    ranked = sorted(facts, key=lambda fact: (_PRIORITY[fact.level], *_rank(fact)))
     kept: dict[str, Fact] = {}
     for fact in ranked:
         if len(kept) < count:
             kept.setdefault(sentence(fact.text), fact)
-    return [text for text, _ in sorted(kept.items(), key=lambda item: (item[1].level, -item[1].weight))]
+    return [text for text, _ in sorted(kept.items(), key=lambda item: (item[1].level, *_rank(item[1])))]
+
+
+def _rank(fact: Fact) -> tuple[float, str]:
+    """Facts of one weight are ordered by words that the mirrored motion shares."""
+    return -fact.weight, min(fact.text, mirrored(fact.text))
