@@ -314,3 +314,30 @@ def test_no_numbers_break_it(layout, kind: str):
         assert sentences and describe(reflected(joints, layout), layout, 15.0, count=40) == [
             mirrored(sentence) for sentence in sentences
         ]
+
+
+def test_real_circles_are_said_to_be_round_and_which_way(unpacked: Path):
+    from train.data import utd_mhad
+
+    def share(label: str, pattern: str) -> float:
+        clips = [clip for clip in utd_mhad.read(unpacked, [1, 2]) if clip.label == label]
+        said = [" ".join(describe(clip.joints, clip.layout, utd_mhad.FPS, clip.confidence)) for clip in clips]
+        return sum(bool(re.search(pattern, text)) for text in said) / len(said)
+
+    assert share("draw_circle_cw", "right hand goes round in a circle before the body, outward over the top") > 0.7
+    assert share("draw_circle_ccw", "right hand goes round in a circle before the body, inward over the top") > 0.7
+    assert all(share(label, "in a circle") == 0 for label in ("throw", "push", "walk", "bowling", "sit2stand"))
+
+
+def test_the_documents_sentences_are_the_describers():
+    lines = (ROOT / "docs" / "knowledge.md").read_text(encoding="utf-8").splitlines()
+    examples: dict[tuple[str, float], list[str]] = {}
+    for line in lines:
+        if match := re.fullmatch(r"    ([a-z_:]+) ([\d.]+)", line):
+            script = (match[1], float(match[2]))
+            examples[script] = []
+        elif re.fullmatch(r" {8}[A-Z].*\.", line):
+            examples[script].append(line.strip())
+    assert len(examples) > 5
+    for script, sentences in examples.items():
+        assert sentences == told(script, noise=True, count=40)[: len(sentences)], script

@@ -56,7 +56,8 @@ def facts_of(joints: np.ndarray, layout: Layout, fps: float, confidence: np.ndar
     seen = sorted((track for track in people if track is not None), key=lambda track: -stillness(track))
     if not seen:
         return [Fact(MAIN, 0.0, "nobody is seen")]
-    return _person(seen[0]) if len(seen) == 1 else _two(seen[0], seen[1])
+    facts = _person(seen[0]) if len(seen) == 1 else _two(seen[0], seen[1])
+    return facts or [Fact(MAIN, 0.0, "a person is seen, but too little of the body to tell what it does")]
 
 
 def _person(track: Track) -> list[Fact]:

@@ -34,6 +34,7 @@ STRETCHED, BENT = 0.93, 0.75  # shoulder to wrist, of the arm's length
 TOUCH_M, HEAD_REACH_M = 0.16, 0.24
 APART_M = 0.30
 CIRCLE_M, ROUND_SHARE = 0.25, 0.62  # a circle fills 0.79 of its box, what is drawn to and fro nothing
+OPEN_SHARE = 0.5  # between its ends, of the box: a swipe is not closed
 FOOT_LIFT_M = 0.15
 _AXES = ("from side to side", "up and down", "forward and back")
 
@@ -230,14 +231,14 @@ def _circle(hand: Hand) -> list[tuple[int, float, str]]:
     if len(path) < 3:
         return []
     box = np.ptp(path, axis=0)
-    if box.min() < CIRCLE_M:
+    if box.min() < CIRCLE_M or np.linalg.norm(path[-1] - path[0]) > OPEN_SHARE * box.max():
         return []
     x, y = (path - path.mean(axis=0)).T
     area = 0.5 * float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / float(box.prod())
     if abs(area) < ROUND_SHARE:
         return []
     way = "inward" if area > 0 else "outward"
-    return [(MAIN, 48.0, f"{{it}} [draws|draw] a circle before the body, {way} over the top")]
+    return [(MAIN, 48.0, f"{{it}} [goes|go] round in a circle before the body, {way} over the top")]
 
 
 def _reaches(track: Track, side: str, hand: Hand) -> list[tuple[int, float, str]]:

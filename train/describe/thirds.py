@@ -6,7 +6,7 @@ import numpy as np
 
 from train.describe.limbs import MOVES_M, hand_of, zone_name
 from train.describe.track import RATE, SIDES, Track
-from train.describe.whole import HELD_BY, postures
+from train.describe.whole import HELD_BY, gait_hz, postures
 from train.describe.words import ORDER, THIRDS, Fact, listed, spoken
 
 LEAST_S = 0.6  # a shorter clip has no thirds
@@ -50,12 +50,15 @@ def _clauses(part: Track) -> list[str]:
 
 
 def order_facts(track: Track) -> list[Fact]:
-    """Which limbs begin to move first, then, after that."""
+    """Which limbs of who does not walk begin to move first, then, after that."""
+    if gait_hz(track) > 0:
+        return []
     begins: dict[str, tuple[float, float]] = {}
     for limb, joint in _LIMBS.items():
         for side in SIDES:
             if track.has(f"{side}_{joint}"):
-                place = track.local(f"{side}_{joint}")
+                name = f"{side}_{joint}"
+                place = track.local(name) if limb == "hand" else track.at[name]  # feet move over the floor
                 away = np.linalg.norm(place - np.median(place[: max(1, int(0.2 * RATE))], axis=0), axis=1)
                 if away.max() > 2 * BEGINS_M:
                     begins[f"{side} {limb}"] = (float(np.argmax(away > BEGINS_M)) / RATE, float(away.max()))
