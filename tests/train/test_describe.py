@@ -319,9 +319,14 @@ def test_no_numbers_break_it(layout, kind: str):
 def test_real_circles_are_said_to_be_round_and_which_way(unpacked: Path):
     from train.data import utd_mhad
 
+    clips = list(utd_mhad.read(unpacked, [1, 2]))
+
     def share(label: str, pattern: str) -> float:
-        clips = [clip for clip in utd_mhad.read(unpacked, [1, 2]) if clip.label == label]
-        said = [" ".join(describe(clip.joints, clip.layout, utd_mhad.FPS, clip.confidence)) for clip in clips]
+        said = [
+            " ".join(describe(clip.joints, clip.layout, utd_mhad.FPS, clip.confidence))
+            for clip in clips
+            if clip.label == label
+        ]
         return sum(bool(re.search(pattern, text)) for text in said) / len(said)
 
     assert share("draw_circle_cw", "right hand goes round in a circle before the body, outward over the top") > 0.7

@@ -33,9 +33,11 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_detector(tmp_path_factory.mktemp("detector"))
 
 
-@pytest.fixture(scope="module", params=[None, TEMPLATE], ids=["plain", "template"])
+@pytest.fixture(
+    scope="module", params=[(None, torch.float32), (TEMPLATE, torch.bfloat16)], ids=["plain", "template, halves"]
+)
 def answerer(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_answerer(tmp_path_factory.mktemp("answerer"), request.param)
+    return tiny_answerer(tmp_path_factory.mktemp("answerer"), *request.param)
 
 
 def test_boxes_lie_in_the_picture_and_the_surest_come_first(detector: Path, monkeypatch):

@@ -42,7 +42,7 @@ def rgb(tmp_path_factory: pytest.TempPathFactory, prepared) -> Path:
     folder = tmp_path_factory.mktemp("rgb")
     for i, name in enumerate(prepared.name):
         if i == 5:
-            video = cv2.VideoWriter(str(folder / f"{name}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+            video = cv2.VideoWriter(str(folder / f"{name}_rgb.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
             for _ in range(20):
                 video.write(np.full((48, 64, 3), 40 * i, np.uint8))
             video.release()

@@ -71,7 +71,7 @@ def tiny_detector(folder: Path) -> Path:
     return folder
 
 
-def tiny_answerer(folder: Path, template: str | None) -> Path:
+def tiny_answerer(folder: Path, template: str | None, dtype: torch.dtype = torch.float32) -> Path:
     """A LLaVA of one layer in each tower."""
     torch.manual_seed(0)
     vision = transformers.CLIPVisionConfig(
@@ -84,7 +84,7 @@ def tiny_answerer(folder: Path, template: str | None) -> Path:
     config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=len(WORDS))
     model = transformers.LlavaForConditionalGeneration(config)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     tokenizer = _tokenizer(folder, "llama")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})

@@ -13,7 +13,6 @@ LEAST_S = 0.6  # a shorter clip has no thirds
 BEGINS_M = 0.15  # a limb has begun to move when it is this far from where it was
 APART_S = 0.25  # limbs that begin within this time begin together
 _WHEN = ("at the beginning", "in the middle", "at the end")
-_LIMBS = {"hand": "wrist", "foot": "ankle"}
 
 
 def third_facts(track: Track) -> list[Fact]:
@@ -53,15 +52,15 @@ def order_facts(track: Track) -> list[Fact]:
     """Which limbs of who does not walk begin to move first, then, after that."""
     if gait_hz(track) > 0:
         return []
+    # Hands move against the body, feet and hips over the floor.
+    ways = {f"{side} hand": track.local(f"{side}_wrist") for side in SIDES if track.has(f"{side}_wrist")}
+    ways |= {f"{side} foot": track.at[f"{side}_ankle"] for side in SIDES if track.has(f"{side}_ankle")}
+    ways |= {"hips": track.at["hip_center"]} if track.has("hip_center") else {}
     begins: dict[str, tuple[float, float]] = {}
-    for limb, joint in _LIMBS.items():
-        for side in SIDES:
-            if track.has(f"{side}_{joint}"):
-                name = f"{side}_{joint}"
-                place = track.local(name) if limb == "hand" else track.at[name]  # feet move over the floor
-                away = np.linalg.norm(place - np.median(place[: max(1, int(0.2 * RATE))], axis=0), axis=1)
-                if away.max() > 2 * BEGINS_M:
-                    begins[f"{side} {limb}"] = (float(np.argmax(away > BEGINS_M)) / RATE, float(away.max()))
+    for limb, place in ways.items():
+        away = np.linalg.norm(place - np.median(place[: max(1, int(0.2 * RATE))], axis=0), axis=1)
+        if away.max() > 2 * BEGINS_M:
+            begins[limb] = (float(np.argmax(away > BEGINS_M)) / RATE, float(away.max()))
     if len(begins) < 2:
         return []
     groups: list[list[str]] = []
@@ -83,5 +82,6 @@ def _joined(group: list[str]) -> str:
     for limb, plural in (("hand", "hands"), ("foot", "feet")):
         of_kind = [name for name in group if name.endswith(limb)]
         names += [f"both {plural}"] if len(of_kind) == 2 else [f"the {name}" for name in of_kind]
-    many = len(names) > 1 or names[0].startswith("both")
+    names += [f"the {name}" for name in group if name == "hips"]
+    many = len(names) > 1 or names[0].startswith("both") or names[0] == "the hips"
     return spoken("{it} [moves|move]", listed(names), many)

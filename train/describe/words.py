@@ -74,7 +74,7 @@ def listed(clauses: Sequence[str]) -> str:
 def owned(text: str, who: str) -> str:
     """A fact of the one person told of one among two, such as "the other person"."""
     text = re.sub(r"\bboth (hands|feet|knees)\b", rf"both \1 of {who}", text)
-    text = re.sub(r"\bthe ((left|right) (hand|foot|knee)|upper body|shoulders|hands|legs)\b", rf"{who}'s \1", text)
+    text = re.sub(r"\bthe ((left|right) (hand|foot|knee)|upper body|shoulders|hips|hands|legs)\b", rf"{who}'s \1", text)
     return text.replace("the person", who)
 
 

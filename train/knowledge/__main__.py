@@ -88,7 +88,7 @@ class Frames(Language):
     prepared: Path
     """Folder that train.prepare wrote."""
     pictures: Path
-    """Folder with a folder of pictures or a video for each clip: NAME/*.jpg or NAME.mp4."""
+    """Folder with a folder of pictures or a video for each clip: NAME/*.jpg, NAME.mp4 or NAME_rgb.avi."""
     frames: int = FRAMES
     """Pictures a clip, evenly spaced."""
     detector: str | None = None

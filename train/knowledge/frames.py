@@ -25,7 +25,7 @@ def places(length: int, count: int) -> list[int]:
 
 
 def pictures_of(folder: Path, name: str, count: int = FRAMES) -> list[np.ndarray]:
-    """Up to `count` pictures (H, W, 3) of the clip FOLDER/NAME/*.jpg or FOLDER/NAME.mp4, evenly spaced.
+    """Up to `count` pictures (H, W, 3) of the clip FOLDER/NAME/*.jpg, FOLDER/NAME.mp4 or NAME_rgb.avi, evenly spaced.
 
     UsageError where there is neither, and for a picture or video that cannot be read.
     """
@@ -34,9 +34,9 @@ def pictures_of(folder: Path, name: str, count: int = FRAMES) -> list[np.ndarray
         if not files:
             raise UsageError(f"{folder / name} holds no picture ({', '.join(PICTURES)})")
         return [_picture(files[i]) for i in places(len(files), count)]
-    for suffix in VIDEOS:
-        if (folder / f"{name}{suffix}").is_file():
-            return _video(folder / f"{name}{suffix}", count)
+    for ending in (f"{middle}{suffix}" for middle in ("", "_rgb") for suffix in VIDEOS):  # _rgb: NTU RGB+D's
+        if (folder / f"{name}{ending}").is_file():
+            return _video(folder / f"{name}{ending}", count)
     raise UsageError(f"{folder} has no pictures of {name}; expected the folder {name}/ or a video {name}{VIDEOS[0]}")
 
 

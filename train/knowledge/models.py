@@ -32,7 +32,9 @@ class Detector:
     def __init__(self, model: str, device: torch.device) -> None:
         self.name = model
         self._device = device
-        self._processor, self._network = _opened(model, "AutoModelForZeroShotObjectDetection", DETECTOR, device)
+        self._processor, self._network = _opened(
+            model, "AutoModelForZeroShotObjectDetection", DETECTOR, device, torch.float32
+        )
 
     @torch.inference_mode()
     def boxes(self, picture: np.ndarray) -> list[Box]:
@@ -56,7 +58,7 @@ class Answerer:
     def __init__(self, model: str, device: torch.device, new_tokens: int = NEW_TOKENS) -> None:
         self.name = model
         self._device, self._new_tokens = device, new_tokens
-        self._processor, self._network = _opened(model, "AutoModelForImageTextToText", ANSWERER, device)
+        self._processor, self._network = _opened(model, "AutoModelForImageTextToText", ANSWERER, device, "auto")
         self._prompt = self._asked()
 
     def _asked(self) -> str:
@@ -68,7 +70,8 @@ class Answerer:
     @torch.inference_mode()
     def answer(self, picture: np.ndarray) -> str:
         """What the model says of a picture (H, W, 3), on one line; "" where it says nothing."""
-        asked = self._processor(images=picture, text=self._prompt, return_tensors="pt").to(self._device)
+        asked = self._processor(images=picture, text=self._prompt, return_tensors="pt")
+        asked = asked.to(self._device, self._network.dtype)  # ids stay numbers, pixels become the weights' kind
         said = self._network.generate(**asked, do_sample=False, max_new_tokens=self._new_tokens)
         words = self._processor.decode(said[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
         return " ".join(str(words).split())
@@ -79,8 +82,8 @@ class Answerer:
         return self._network
 
 
-def _opened(model: str, kind: str, usual: str, device: torch.device) -> tuple[Any, Any]:
-    """Processor and network; UsageError with what to install or fetch."""
+def _opened(model: str, kind: str, usual: str, device: torch.device, dtype: Any) -> tuple[Any, Any]:
+    """Processor and network; UsageError with what to install or fetch. dtype: of its numbers, "auto" as stored."""
     try:
         import transformers
     except ImportError as error:
@@ -94,7 +97,7 @@ def _opened(model: str, kind: str, usual: str, device: torch.device) -> tuple[An
     load: Callable[..., Any] = getattr(transformers, kind).from_pretrained
     try:
         processor = transformers.AutoProcessor.from_pretrained(where, local_files_only=True)
-        network = load(where, local_files_only=True, use_safetensors=True)
+        network = load(where, local_files_only=True, use_safetensors=True, dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
         why = " ".join(str(error).split())[:200]
         raise UsageError(
