@@ -124,7 +124,7 @@ def load(name: str, weights: Path | None = None) -> ClipText:
 
 def _fill(tower: nn.Module, prefix: str, name: str, weights: Path | None, kind: str) -> None:
     """Loads a tower's weights, whose names in the file begin with the prefix; UsageError where it cannot."""
-    path = _fetched(name) if weights is None else weights
+    path = _fetched(name, kind) if weights is None else weights
     if path.suffix != ".safetensors":
         raise UsageError(
             f"{path} is not a .safetensors file, and a pickle can run code as it is read; give {FILE} {_source(name)}"
@@ -147,13 +147,16 @@ def _source(name: str) -> str:
     return f"of the Hugging Face repository {repository}" if repository else f"of {name}"
 
 
-def _fetched(name: str) -> Path:
+def _fetched(name: str, kind: str) -> Path:
     """The weights from open_clip's own source or its cache; UsageError where they cannot be had."""
     repository = open_clip.get_pretrained_cfg(name, "openai")["hf_hub"].rstrip("/")
     try:
         return Path(open_clip.pretrained.download_pretrained_from_hf(repository, filename=FILE))
     except (OSError, RuntimeError, ValueError) as error:
+        flag = "--vision-weights PATH"
+        if kind == "text":
+            flag = "--text-weights PATH, or choose the encoder all-MiniLM-L6-v2, which works offline"
         raise UsageError(
-            f"the weights of {name} cannot be fetched here; fetch {FILE} {_source(name)} elsewhere and give it with "
-            "--text-weights PATH, or choose the encoder all-MiniLM-L6-v2, which works offline"
+            f"the weights of {name} cannot be fetched here; fetch {FILE} {_source(name)} elsewhere "
+            f"and give it with {flag}"
         ) from error
