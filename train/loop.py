@@ -21,7 +21,7 @@ from train.distributed import Ranks, ranks
 from train.learner import Learner, Settings, plain
 
 Config = TypeVar("Config", bound=Settings)
-SHOWN = ("epoch", "loss", "train_accuracy", "alpha", "temperature")
+SHOWN = ("epoch", "loss", "train_accuracy", "found", "alpha", "temperature")
 Score = Callable[[int], dict[str, float]]  # of an epoch by its number: what else its row says
 
 
