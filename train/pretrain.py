@@ -174,7 +174,9 @@ class KnowledgeBatches(PreparedBatches):
         lacking = [name for name, array in chosen.items() if array is None]
         if lacking:
             raise UsageError(f"{config.knowledge} has no {lacking[0]}; leave it out of --use")
-        self.encoder = {name: str(folder.about.get("encoder", "")) for name in chosen}
+        made = folder.about.get("made", {})
+        self.encoder = {name: str(made.get(f"{name}.npy", {}).get("encoder", "")) for name in chosen}
+        self.sha256 = {name: folder.about["sha256"][f"{name}.npy"] for name in chosen}
         self.knowledge: dict[str, Tensor] = {}
         known = np.ones(len(rows), bool)
         for name, array in chosen.items():
@@ -217,7 +219,7 @@ class Pretrainer(Learner):
             "method": "c2vl", "layout": batches.layout.name, "backbone": config.backbone, "channels": batches.channels,
             "bodies": batches.bodies, "widths": list(config.widths), "groups": config.groups,
             "streams": list(batches.streams), "window": batches.frames, "fps": batches.fps, "data": batches.data,
-            "split": batches.split, "knowledge": widths, "encoder": batches.encoder,
+            "split": batches.split, "knowledge": widths, "encoder": batches.encoder, "sha256": batches.sha256,
         }  # fmt: skip
         backbone = compose.backbone(model)
         encoders = Encoders(backbone, widths, config.dim, config.learn_temperature)
@@ -227,6 +229,12 @@ class Pretrainer(Learner):
 
     def peak(self, name: str, parameter: nn.Parameter) -> tuple[float, float]:
         return self.config.lr, self.config.weight_decay if parameter.ndim > 1 else 0.0
+
+    def restore(self, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+        """Takes up where `state` was saved; UsageError where something else is said of the clips since."""
+        if content["model"].get("sha256") != self.model["sha256"]:
+            raise UsageError(f"{self.config.knowledge} is not what {self.config.out} was begun with; train anew")
+        super().restore(tensors, content)
 
     def begin(self, number: int) -> None:
         self.network.begin(number)

@@ -103,6 +103,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, sets, 
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
 
 
+def test_a_teacher_that_is_an_average_moves_with_the_steps_of_a_run(tmp_path, sets):
+    config = settings(tmp_path / "run", *sets, teacher="ema", ema=0.5)
+    pretrain(config, QUIET)
+    tensors = load_file(config.out / "last.safetensors")
+    first = Pretrainer(config, KnowledgeBatches(config, CPU, QUIET), CPU, Ranks()).network.encoders
+    name = "project.weight"
+    taught, learned, start = (
+        tensors[f"network.teacher.{name}"],
+        tensors[f"network.encoders.{name}"],
+        first.project.weight,
+    )
+    assert 0 < (taught - learned).norm() < (start - learned).norm()
+
+
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, sets):
     config = settings(tmp_path / "parts", *sets, epochs=3)
@@ -201,6 +215,15 @@ def test_knowledge_that_is_not_there_or_of_other_clips_is_refused(tmp_path, sets
         pretrain(settings(tmp_path / "lost", tmp_path / "larger", smaller), QUIET)
 
 
+def test_a_run_does_not_go_on_with_other_knowledge(tmp_path, sets):
+    words = knowledge_of(sets[0], tmp_path / "words")
+    pretrain(settings(tmp_path / "run", sets[0], words, epochs=1), QUIET)
+    assert checkpoint.load(tmp_path / "run" / "last.safetensors")[1]["model"]["encoder"] == {"language": "tiny"}
+    knowledge_of(sets[0], words, nothing_of=(4,))
+    with pytest.raises(UsageError, match=r"is not what .* was begun with"):
+        pretrain(Config(out=tmp_path / "run", resume=True), QUIET)
+
+
 @pytest.mark.parametrize("method", ["ce", "gap", "pcke", "pcle"])
 def test_every_method_starts_from_exactly_the_pre_trained_backbone(tmp_path, monkeypatch, run, sets, method):
     config = tiny_runs.settings(tmp_path / method, method=method, prepared=sets[0], window=16, streams=("joint",),
@@ -246,6 +269,17 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path, run, sets, changes, sai
                                 **{"streams": ("joint",), "init": run, **changes})  # fmt: skip
     with pytest.raises(UsageError, match=f"was trained with {said}"):
         fit(config, QUIET)
+
+
+def test_a_checkpoint_that_lacks_a_weight_or_a_backbone_is_refused(tmp_path, run, sets):
+    tensors, content = checkpoint.load(run / "last.safetensors")
+    names = [name for name in tensors if name.startswith("network.encoders.backbone.")]
+    for folder, left, said in (("one", names[:1], "does not hold the backbone it says"), ("all", names, "no backbone")):
+        (tmp_path / folder).mkdir()
+        checkpoint.save(tmp_path / folder / "last", {k: v for k, v in tensors.items() if k not in left}, content)
+        with pytest.raises(BundleError, match=said):
+            fit(tiny_runs.settings(tmp_path / f"of {folder}", prepared=sets[0], window=16, streams=("joint",),
+                                   init=tmp_path / folder), QUIET)  # fmt: skip
 
 
 def test_live_windows_are_of_another_layout_and_a_folder_without_a_run_is_refused(tmp_path, run):

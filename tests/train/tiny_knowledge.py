@@ -30,7 +30,9 @@ def knowledge_of(
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         rows[list(nothing_of)] = 0
         arrays[f"{kind}.npy"] = rows.astype(np.float32)
-    knowledge_folder.write(folder, clips.data, clips.name.tolist(), arrays, None, {"encoder": "tiny"})
+    knowledge_folder.write(
+        folder, clips.data, clips.name.tolist(), arrays, None, {"made": {kind: {"encoder": "tiny"} for kind in arrays}}
+    )
     return folder
 
 
