@@ -27,7 +27,7 @@ from train.settings import Config as Recogniser
 
 PROGRAM = "train.pretrain"
 EXAMPLES = """examples:
-  python -m train.knowledge --help                        # makes knowledge/ntu60: what is said of each clip
+  python -m train.knowledge describe --prepared prepared/ntu60 --out knowledge/ntu60
   python -m train.pretrain --prepared prepared/ntu60 --knowledge knowledge/ntu60 --out runs/c2vl
   python -m train.pretrain --prepared prepared/ntu60 --knowledge knowledge/ntu60 --streams bone --out runs/c2vl-bone
   python -m train.pretrain --out runs/c2vl --resume

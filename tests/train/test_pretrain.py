@@ -273,8 +273,12 @@ def test_a_backbone_of_another_kind_is_refused(tmp_path, run, sets, changes, sai
 
 def test_a_checkpoint_that_lacks_a_weight_or_a_backbone_is_refused(tmp_path, run, sets):
     tensors, content = checkpoint.load(run / "last.safetensors")
-    names = [name for name in tensors if name.startswith("network.encoders.backbone.")]
-    for folder, left, said in (("one", names[:1], "does not hold the backbone it says"), ("all", names, "no backbone")):
+    names = sorted(name for name in tensors if name.startswith("network.encoders.backbone."))
+    assert names[-1].endswith("weight")
+    for folder, left, said in (
+        ("one", names[-1:], "does not hold the backbone it says"),
+        ("all", names, "no backbone"),
+    ):
         (tmp_path / folder).mkdir()
         checkpoint.save(tmp_path / folder / "last", {k: v for k, v in tensors.items() if k not in left}, content)
         with pytest.raises(BundleError, match=said):
