@@ -12,10 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from realtime.errors import BundleError, LineError, UsageError
+from tests.train import tiny_runs
 from tests.train.tiny_knowledge import knowledge_of, settings
 from tests.train.tiny_runs import CLASSES, prepared_set
-from train import checkpoint, compose, probe
+from train import checkpoint, compose, outcome, probe
 from train.data.prepared import sha256
+from train.fit import fit
 from train.pretrain import pretrain
 from train.probing import Config, check, name_of, recipe_of
 from train.runs import load_run
@@ -276,3 +278,13 @@ def test_the_command_line_prints_a_table(tmp_path, prepared, reach, monkeypatch,
     monkeypatch.setattr("sys.argv", ["probe", str(run), "--protocol", "knn", "--device", "cpu"])
     assert probe.main() == 0
     assert "100.00%" in capsys.readouterr().err
+
+
+def test_a_run_of_fit_is_looked_at_too_but_not_one_on_live_windows_without_a_set(tmp_path, prepared, monkeypatch):
+    monkeypatch.setattr(outcome, "draw_figures", lambda folder: None)
+    fit(tiny_runs.settings(tmp_path / "run", prepared=prepared, window=16, epochs=1), QUIET)
+    result = looked_at(tmp_path / "run", "knn")
+    assert result["method"] == "ce" and result["stream"] == "joint+bone" and result["pretrained_epochs"] == 1
+    fit(tiny_runs.settings(tmp_path / "live", epochs=1), QUIET)
+    with pytest.raises(UsageError, match="not trained on a prepared set; name one with --prepared"):
+        looked_at(tmp_path / "live", "knn")
