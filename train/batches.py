@@ -10,6 +10,8 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -96,10 +98,35 @@ def _set_aside(names: np.ndarray, share: float) -> np.ndarray:
     return np.isin(scenes, chosen)
 
 
+class PreparedSettings(Protocol):
+    """What `PreparedBatches` reads of a program's settings."""
+
+    @property
+    def prepared(self) -> Path | None: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def streams(self) -> tuple[str, ...]: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def validation(self) -> float: ...
+    @property
+    def repeat(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
 class PreparedBatches:
     """The clips of one prepared set by its published protocol; they lie on the device, and so is the work on them."""
 
-    def __init__(self, config: Config, device: torch.device, console: Console) -> None:
+    def __init__(self, config: PreparedSettings, device: torch.device, console: Console) -> None:
         assert config.prepared is not None
         prepared = load(config.prepared, verify=not config.resume)
         self.config, self.device = config, device
@@ -122,8 +149,8 @@ class PreparedBatches:
         console.print(f"{self.data} {self.split}: {len(self.train)} clips to train on, {len(self.validation)} to "
                       f"validate, {len(test)} to test; {', '.join(self.streams)}, {self.frames} frames")  # fmt: skip
 
-    def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch; this rank's rows of each. Every clip comes `repeat` times, in a new random order.
+    def picked(self, number: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(step, clips by number) of an epoch's batches. Every clip comes `repeat` times, in a new random order.
 
         The last clips that fill no batch are left to other epochs; fewer clips than a batch are filled up from anew.
         """
@@ -132,13 +159,21 @@ class PreparedBatches:
         order = np.concatenate([rng.permutation(self.train) for _ in range(config.repeat)])
         order = np.resize(order, self.steps * config.batch)
         for step in range(self.steps):
-            picked = order[step * config.batch : (step + 1) * config.batch]
-            generator = torch.Generator(self.device).manual_seed(
-                config.seed * 1_000_003 + number * self.steps + step + 1
-            )
-            x = self.feeder.train(torch.from_numpy(picked).to(self.device), generator)[ranks.part(config.batch)]
-            labels = torch.from_numpy(self.labels[picked][ranks.part(config.batch)]).to(self.device)
-            yield x, torch.nn.functional.one_hot(labels, len(self.classes)).float()
+            yield step, order[step * config.batch : (step + 1) * config.batch]
+
+    def views(self, picked: np.ndarray, number: int, step: int) -> Tensor:
+        """Network inputs of clips, each seen at random: the same for the same seed, epoch and step."""
+        seed = self.config.seed * 1_000_003 + number * self.steps + step + 1
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return self.feeder.train(torch.from_numpy(picked).to(self.device), generator)
+
+    def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of an epoch; this rank's rows of each."""
+        part = ranks.part(self.config.batch)
+        for step, picked in self.picked(number):
+            labels = torch.from_numpy(self.labels[picked][part]).to(self.device)
+            wanted = torch.nn.functional.one_hot(labels, len(self.classes)).float()
+            yield self.views(picked, number, step)[part], wanted
 
     def inputs(self, numbers: np.ndarray) -> Iterator[Tensor]:
         """Network inputs of clips by number, as they are tested, some at a time."""

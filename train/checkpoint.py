@@ -67,7 +67,7 @@ def save(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> Non
     os.replace(partial, target)
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: Path, program: str = "train.fit") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and content of a file that `save` wrote; BundleError where it is missing or broken."""
     from safetensors import safe_open
 
@@ -76,9 +76,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             content = json.loads((file.metadata() or {})["content"])
         return load_file(path), content
     except FileNotFoundError:
-        raise BundleError(f"no checkpoint at {path}; train one with: python -m train.fit --out DIR") from None
+        raise BundleError(f"no checkpoint at {path}; train one with: python -m {program} --out DIR") from None
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise BundleError(f"{path} is not a whole checkpoint of train.fit ({error})") from error
+        raise BundleError(f"{path} is not a whole checkpoint of {program} ({error})") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

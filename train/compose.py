@@ -22,16 +22,17 @@ from train.text import TextEncoder, open_encoder
 from train.texts import FixedTexts, LearnedTexts
 
 
-def recogniser(model: dict[str, Any]) -> Recogniser:
-    """The network that a checkpoint's `model` entry describes, with fresh weights."""
+def backbone(model: dict[str, Any]) -> nn.Module:
+    """The skeleton encoder that a checkpoint's `model` entry describes, with fresh weights."""
     layout = LAYOUTS[model["layout"]]
     if model["backbone"] == "graphnet":
-        backbone: nn.Module = GraphNet(
-            layout, model["channels"], model["bodies"], tuple(model["widths"]), model["groups"]
-        )
-    else:
-        backbone = backbones.build(model["backbone"], layout, model["channels"], model["bodies"])
-    return Recogniser(backbone, len(model["classes"]), model["text_width"], model["dropout"])
+        return GraphNet(layout, model["channels"], model["bodies"], tuple(model["widths"]), model["groups"])
+    return backbones.build(model["backbone"], layout, model["channels"], model["bodies"])
+
+
+def recogniser(model: dict[str, Any]) -> Recogniser:
+    """The network that a checkpoint's `model` entry describes, with fresh weights."""
+    return Recogniser(backbone(model), len(model["classes"]), model["text_width"], model["dropout"])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 
@@ -61,3 +61,10 @@ def gather(rows: Tensor) -> Tensor:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     return torch.cat(all_gather(rows.contiguous()))
+
+
+def agree(module: nn.Module) -> None:
+    """Gives every rank the first one's buffers, such as batch statistics, which each has of its own rows."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)

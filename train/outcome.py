@@ -1,9 +1,7 @@
-"""What a finished run leaves beside its weights: result.json, scores.npz, environment.json and figures."""
+"""What a finished run leaves beside its weights: result.json, scores.npz and figures."""
 
 from __future__ import annotations
 
-import os
-import platform
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 
 from train import checkpoint
 from train.batches import LiveBatches, PreparedBatches
+from train.device import hardware
 from train.evaluate import clip_report, score_clips
 from train.figures import draw_figures
 from train.runs import Scores, save_scores
@@ -18,36 +17,6 @@ from train.scoring import accuracy, confusion, mean_class_accuracy
 from train.trainer import Trainer
 
 MODES = {"logits": "skeleton", "text_logits": "text", "fused_logits": "fused"}  # inference modes M0, M1, M2
-
-
-def hardware(device: torch.device) -> str:
-    """The processor that trained, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-            model = f"{names[0]}, {len(names)} CPUs seen" if names else model
-    except OSError:  # no such file but on Linux: the machine's kind has to do
-        pass
-    return f"{model}, {torch.get_num_threads()} threads"
-
-
-def environment(trainer: Trainer) -> dict[str, Any]:
-    """Versions and machine, for a run that is to be repeated."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "hardware": hardware(trainer.device),
-        "cuda": torch.version.cuda,
-        "bf16": trainer.autocast._enabled,
-        "world": trainer.ranks.world,
-        "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
-    }
 
 
 def scored(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
@@ -96,6 +65,7 @@ def finish(trainer: Trainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "encoder": trainer.model["encoder"], "data": batches.data,
         "protocol": "published" if isinstance(batches, PreparedBatches) else "live", "split": batches.split,
         "stream": "+".join(batches.streams), "seed": config.seed, "epochs": config.epochs, "label": config.label,
+        "init": None if config.init is None else str(config.init),
         "parameters": sum(p.numel() for p in trainer.recogniser.parameters()),
         "clips_per_s": float(np.median(paces)) if paces else None, "hardware": hardware(trainer.device),
     }  # fmt: skip

@@ -149,6 +149,8 @@ class Config:
     """GAP: positives are softmax(this x same class), as its code has it; 0: exactly even."""
     label: str = ""
     """A word by which train.compare tells this run from others of the same settings."""
+    init: Path | None = None
+    """Start from the backbone of this run of train.pretrain (or train.fit): same backbone, layout, streams, bodies."""
     seed: int = 0
     """Of weights, order and augmentation."""
     threads: int = 0

@@ -18,7 +18,8 @@ from train import checkpoint, compose, outcome
 from train.batches import PreparedBatches, _set_aside
 from train.distributed import Ranks
 from train.fit import Config, _settings, fit, main
-from train.trainer import Trainer, averaging, rate
+from train.learner import rate
+from train.trainer import Trainer, averaging
 
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).resolve().parents[2]

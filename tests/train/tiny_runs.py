@@ -18,8 +18,8 @@ from tests.train.tiny_texts import tiny_encoder
 from train import compose, prompts
 from train.data.prepared import Part, write
 from train.fit import main
+from train.learner import Learner
 from train.settings import Config
-from train.trainer import Trainer
 
 CLASSES = prompts.load("nw_ucla").classes
 
@@ -68,7 +68,7 @@ def flags(config: Config) -> list[str]:
 
 
 def _kill_after(steps: int) -> None:
-    whole, left = Trainer.epoch, [steps]
+    whole, left = Learner.epoch, [steps]
 
     def epoch(self, number):
         for step in whole(self, number):
@@ -77,7 +77,7 @@ def _kill_after(steps: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield step
 
-    Trainer.epoch = epoch  # type: ignore[method-assign]
+    Learner.epoch = epoch  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
