@@ -22,6 +22,7 @@ from realtime.command import gather, run_command
 from realtime.control_messages import COMMANDS, nearest
 from realtime.errors import SourceError, UsageError
 from realtime.keys import load_client
+from realtime.printable import one_line, printable
 from realtime.zap import secure_client
 
 EXAMPLES = f"""examples:
@@ -108,7 +109,7 @@ class _Refused(UsageError):
     """The line said no; with the exit code it named."""
 
     def __init__(self, why: str, code: Any) -> None:
-        super().__init__(why)
+        super().__init__(printable(why))
         self.exit_code = code if isinstance(code, int) and 1 <= code <= 7 else 2
 
 
@@ -139,11 +140,12 @@ def _events_request(words: Sequence[str]) -> dict[str, Any]:
 def _print_events(answer: dict[str, Any], messages: list[bytes]) -> int:
     kind = answer.get("answer")
     if kind == "gone":
-        raise SourceError(f"events from {answer.get('from')} on are gone; the oldest kept is {answer.get('oldest')}")
+        gone = f"events from {answer.get('from')} on are gone; the oldest kept is {answer.get('oldest')}"
+        raise SourceError(printable(gone))
     if kind != "since":
-        raise UsageError(f"the line refused: {answer.get('reason') or answer.get('error') or answer}")
+        raise UsageError(printable(f"the line refused: {answer.get('reason') or answer.get('error') or answer}"))
     for message in messages:
-        print(message.decode("utf-8", "replace").replace("\n", " "))
+        print(one_line(message))
     following = answer.get("next")
     if isinstance(following, int) and messages and len(messages) + int(answer.get("from", 0)) < following:
         last = json.loads(messages[-1])["seq"]
@@ -164,9 +166,8 @@ def _for_people(verb: str, answer: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """As JSON, so that nothing in it steers a terminal; a text without its quotes."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text[1:-1] if isinstance(value, str) else text
+    """As JSON; a text without its quotes."""
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def main() -> int:

@@ -222,6 +222,33 @@ def test_with_keys_only_a_listed_client_is_answered(tmp_path: Path, capsys: pyte
         server.stop()
 
 
+@pytest.mark.parametrize("strange", ["\x1b[2J\x1b]0;title\x07", "\x9b31m", "a\nerror: b", "\u202eevil"])
+def test_what_a_stranger_answers_steers_no_terminal(strange, monkeypatch, capsys):
+    def answers(*given: Any) -> tuple[dict[str, Any], list[bytes]]:
+        return answer, [json.dumps({"seq": 1, "name": strange}, ensure_ascii=False).encode()]
+
+    monkeypatch.setattr("realtime.control.ask", answers)
+    answer: dict[str, Any] = {"ok": True, strange: {"name": [strange]}, "model": strange}
+    control(Control(("stats",)))
+    one = {"id": strange, "name": strange, "enabled": True, "on": 0.6, "off": 0.4, "min_on_s": 0.2, "min_off_s": 0.3}
+    answer = {"ok": True, "actions": [one]}
+    control(Control(("actions",)))
+    answer = {"answer": "since", "from": 1, "next": 2}
+    control(Control(("events", "since", "1")))
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 4 and told.replace("\n", "").isprintable()
+    assert json.loads(told.splitlines()[-1]) == {"seq": 1, "name": strange}
+    for refusal_, words in (
+        ({"ok": False, "error": strange, "code": 3}, ("stats",)),
+        ({"answer": "gone", "from": strange, "oldest": strange}, ("events", "since", "1")),
+        ({"answer": "error", "reason": strange}, ("events", "since", "1")),
+    ):
+        answer = refusal_
+        with pytest.raises(LineError) as refusal:
+            control(Control(words))
+        assert str(refusal.value).isprintable()
+
+
 # --- A line that runs -----------------------------------------------------------------------------------------------
 
 
