@@ -16,7 +16,8 @@ from pathlib import Path
 from realtime.errors import AddressError, UsageError
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
-DEFAULT_CONTROL = "tcp://127.0.0.1:5558"  # what realtime.control asks where no address is named
+# What realtime.control asks where no address is named; far above --pub, which counts up by two for a fleet's cameras.
+DEFAULT_CONTROL = "tcp://127.0.0.1:5656"
 LONGEST_IPC_PATH = 107  # bytes, of sockaddr_un
 
 

@@ -35,7 +35,7 @@ EXAMPLES = f"""examples:
   python -m realtime.control events since 0 status SESSION another family, another session
   python -m realtime.control reload models/new             another bundle, if it is a good one; else nothing changes
   python -m realtime.control shutdown                      ends open events, then the line
-  python -m realtime.control tcp://LINE:5558 stats --keys wall.client      on another machine
+  python -m realtime.control tcp://LINE:5656 stats --keys wall.client      on another machine
 
 exit codes: 0 ok, 2 usage or refused, 3 bundle refused, 4 no answer in time, 130 interrupted
 """
@@ -47,7 +47,7 @@ class Control:
     """Ask a running line how it does, or tell it what to do."""
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ADDRESS] COMMAND …")]
-    """The line's --control address (default: tcp://127.0.0.1:5558), then one of: stats · actions · enable ACTION ·
+    """The line's --control address (default: tcp://127.0.0.1:5656), then one of: stats · actions · enable ACTION ·
     disable ACTION · events since NUMBER [FAMILY] [SESSION] · reload BUNDLE · shutdown."""
     keys: Path | None = None
     """The client's file made by realtime.keys, for a line with --keys."""

@@ -117,6 +117,11 @@ def test_who_listens_second_is_told_also_where_both_were_bound_at_the_same_momen
             Listener(address)
 
 
+def test_the_default_of_control_is_far_from_where_a_fleets_cameras_publish():
+    ports = [int(address.rpartition(":")[2]) for address in (DEFAULT_ADDRESS, DEFAULT_CONTROL)]
+    assert ports[1] >= ports[0] + 2 * 40
+
+
 @pytest.mark.parametrize(
     ("host", "ours"),
     [
