@@ -6,6 +6,7 @@ The page to watch (realtime/web/address.py) is on the loopback, always: it has n
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -15,8 +16,9 @@ from pathlib import Path
 from realtime.errors import AddressError, UsageError
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
-DEFAULT_CONTROL = "tcp://127.0.0.1:5558"  # what realtime.control asks where no address is named
-_LONGEST_IPC_PATH = 107  # sockaddr_un
+# What realtime.control asks where no address is named; far above --pub, which counts up by two for a fleet's cameras.
+DEFAULT_CONTROL = "tcp://127.0.0.1:5656"
+LONGEST_IPC_PATH = 107  # bytes, of sockaddr_un
 
 
 def check_bind(address: str, keys: Path | None, flag: str = "--pub") -> None:
@@ -46,37 +48,41 @@ def check_bind(address: str, keys: Path | None, flag: str = "--pub") -> None:
 def is_local(address: str) -> bool:
     """Whether a bus address is one that this machine alone can reach."""
     transport, _, rest = address.partition("://")
-    return transport == "ipc" or (transport == "tcp" and _is_loopback(rest.rpartition(":")[0]))
+    host = rest.rpartition(":")[0]
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return transport == "ipc" or (transport == "tcp" and is_loopback(bare))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without brackets, is certainly this machine alone: localhost or an address of the loopback."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # *, a name, an interface: any of them may be the network's
+        return False
+
+
+def is_live(path: str) -> bool:
+    """Whether somebody listens on the socket at this path; also where we may not ask, or too many wait already."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)  # a full queue is told at once, not waited for
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 0 < int(text) < 65_536
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        return ipaddress.ip_address(bare).is_loopback
-    except ValueError:  # *, a name, an interface: any of them may be the network's
-        return False
-
-
 def _check_ipc(address: str, path: str, flag: str, example: str) -> None:
     """zmq would unlink whatever lies at an ipc path: a file of the user's, or a live publisher's socket."""
     if path.startswith("@"):  # Linux: a name in no folder
         return
-    if len(os.fsencode(path)) > _LONGEST_IPC_PATH:
-        raise UsageError(
-            f"an ipc path has at most {_LONGEST_IPC_PATH} bytes, got {len(os.fsencode(path))} in {address}"
-        )
+    if len(os.fsencode(path)) > LONGEST_IPC_PATH:
+        raise UsageError(f"an ipc path has at most {LONGEST_IPC_PATH} bytes, got {len(os.fsencode(path))} in {address}")
     if not Path(path).parent.is_dir():
         raise UsageError(f"no folder {Path(path).parent} for {address}; make it, or try {flag} {example}")
     if not Path(path).exists():
         return
     if not stat.S_ISSOCK(Path(path).stat().st_mode):
         raise UsageError(f"{path} is there and is not a socket; choose another path for {address}")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(path) == 0:
-            raise AddressError(f"{address} is in use by another program; try {flag} ipc://{path}2")
+    if is_live(path):
+        raise AddressError(f"{address} is in use by another program; try {flag} ipc://{path}2")

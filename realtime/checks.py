@@ -21,6 +21,7 @@ from realtime import limits
 from realtime.accelerator import accelerator
 from realtime.bundle import default_bundle, load_bundle
 from realtime.errors import BundleError
+from realtime.litert import DETECTOR, LANDMARKS
 from realtime.probe import Check, Probe, probe
 
 INSTALL = "run `make install` in the project's folder"
@@ -39,11 +40,6 @@ PACKAGES = (
     ("tyro", "0.9", ""),
 )
 OTHER_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
-# The two models of the mediapipe 0.10.21 and 0.10.18 wheels that the pose stage uses.
-MODELS = {
-    "pose_detection/pose_detection.tflite": "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
-    "pose_landmark/pose_landmark_full.tflite": "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
-}
 _OPENCV = "import cv2; print(cv2.__version__)"
 _POSE = "from realtime.pose import MediaPipePose; MediaPipePose().close(); print('starts')"
 _PROVIDERS = "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))"
@@ -123,19 +119,19 @@ def _packages(version_of: Callable[[str], str | None]) -> Iterator[Check]:
 
 def _models() -> Iterator[Check]:
     spec = importlib.util.find_spec("mediapipe")
-    root = Path(spec.origin).parent / "modules" if spec and spec.origin else None
-    for name, wanted in MODELS.items():
-        label = f"model {Path(name).name}"
-        if root is None or not (root / name).is_file():
+    folder = Path(spec.origin).parent.parent if spec and spec.origin else None
+    for file in (DETECTOR, LANDMARKS):
+        label = f"model {Path(file.path).name}"
+        if folder is None or not (folder / file.path).is_file():
             yield Check("pose", label, "missing", "no such file", INSTALL)
-        elif hashlib.sha256((root / name).read_bytes()).hexdigest() != wanted:
+        elif hashlib.sha256((folder / file.path).read_bytes()).hexdigest() != file.sha256:
             wheel = "mediapipe==0.10.18" if platform.machine() == "aarch64" else "mediapipe==0.10.21"
             advice = f"the file is not the one that ships: pip install --force-reinstall --no-deps {wheel}"
             yield Check("pose", label, "missing", "wrong SHA-256", advice)
         else:
-            yield Check("pose", label, "ok", f"SHA-256 {wanted[:12]}...")
+            yield Check("pose", label, "ok", f"SHA-256 {file.sha256[:12]}...")
     stray = Path("mediapipe", "modules")
-    if root is not None and stray.exists() and not stray.samefile(root):
+    if folder is not None and stray.exists() and not stray.samefile(folder / stray):
         advice = "MediaPipe would read its models from here: start the line in another folder"
         yield Check("pose", "this folder", "missing", f"has {stray}", advice)
 

@@ -21,7 +21,7 @@ from realtime import configfile
 from realtime.command import parse
 from realtime.configfile import NONE, ConfigFile, is_optional
 from realtime.errors import UsageError
-from realtime.secrets import redacted
+from realtime.secrets import redacted, written
 from realtime.settings import Config, InputFlags, OutputFlags, ProgramFlags, RecognitionFlags
 from realtime.version import versions
 
@@ -110,8 +110,8 @@ def as_toml(settings: Settings, table: str | None = None) -> str:
             if table and name == "name":
                 continue
             value, origin = values[name], settings.origins[name]
-            if name == "source" and _public(value) != value:
-                value, origin = _public(value), f"{origin}, without its secrets"
+            if name == "source" and written(value) != value:
+                value, origin = written(value), f"{origin}, without its secrets"
             lines.append(f"{name.replace('_', '-')} = {_toml(value)}  # {_plain(origin)}")
     return "\n".join(lines) + "\n"
 
@@ -252,21 +252,6 @@ def _another(flags: object, name: str, hint: Any) -> Any:
     if hint in (int, float):
         return hint(0 if value else 1)
     return hint(f"not {value}")
-
-
-def _public(source: str) -> str:
-    """A source without secrets; ${NAME} in its place is none."""
-    if "://" in source and not _secret(source):
-        return source
-    return redacted(source)
-
-
-def _secret(address: str) -> bool:
-    """Whether user, password or query hold anything but ${NAME}."""
-    user, at, rest = address.partition("://")[2].rpartition("@")
-    _, question, query = rest.partition("?")
-    names = re.compile(r"(\$\{\w+\}|[:=&]|\w+(?==))*")
-    return bool(at and not names.fullmatch(user)) or bool(question and not names.fullmatch(query))
 
 
 def _toml(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -53,14 +53,14 @@ def read(path: Path, hints: Mapping[str, Any]) -> ConfigFile:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _broken(path, text, error) from error
+        raise _broken(path, text, error, hints) from error
     except RecursionError as error:
         raise UsageError(f"{path}: nested too deeply; settings are flat keys and [camera.NAME] tables") from error
     if not document:
         raise UsageError(f"{path} is empty; write at least source = ... (docs/operations.md)")
     reader = _Reader(path, hints)
     cameras_named = document.pop("camera", {})
-    lines = dict(_lines(path, text))
+    lines = dict(_lines(path, text, hints))
     if not isinstance(cameras_named, dict):
         at = f"{path}:{lines.get(('camera',), 1)}"
         raise UsageError(f"{at}: camera names the tables [camera.NAME]; for one camera write source = ...")
@@ -98,27 +98,30 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save it as UTF-8") from error
 
 
-def _broken(path: Path, text: str, error: Exception) -> UsageError:
-    """A file that is no TOML, with its line and what stands there."""
+def _broken(path: Path, text: str, error: Exception, names: Container[str]) -> UsageError:
+    """A file that is no TOML, with its line and the key that stands there."""
     said = str(error)
     found = re.search(r"\(at line (\d+), column (\d+)\)", said)
     line = int(found[1]) if found else text.rstrip("\n").count("\n") + 1
     rows = text.split("\n")
-    there = rows[line - 1].split("#")[0].strip() if line <= len(rows) else ""
+    there = _key(rows[line - 1] if line <= len(rows) else "", names)
     if said.startswith(("Cannot overwrite", "Cannot declare", "Duplicate")):
-        return UsageError(f"{path}:{line}: {there!r} is there twice; keep one of the two")
+        return UsageError(f"{path}:{line}: {there} is there twice; keep one of the two")
     why = said.split(" (at ")[0][:1].lower() + said.split(" (at ")[0][1:]
     hint = '; text stands in quotes: source = "0"' if said.startswith("Invalid value") else ""
-    return UsageError(f"{path}:{line}: {_masked(there)}: not TOML, {why}{hint}")
+    return UsageError(f"{path}:{line}: {there}: not TOML, {why}{hint}")
 
 
-def _masked(line: str) -> str:
-    """The key alone of a line whose value may be a secret."""
-    key, equals, _ = line.partition("=")
-    return f"{key.strip()} = ..." if equals else repr(line)
+def _key(line: str, names: Container[str]) -> str:
+    """What a line is about: a table, or one of these settings. All else on it may be a secret, whatever it seems."""
+    table = re.match(r"\s*(\[{1,2}[\w.-]+\]{1,2})\s*(#|$)", line)
+    key = re.match(r"\s*([\w-]+)\s*=", line)
+    if table:
+        return table[1]
+    return f"{key[1]} = ..." if key and key[1].replace("-", "_") in names else "this line"
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+def _lines(path: Path, text: str, names: Container[str]) -> Iterator[tuple[tuple[str, ...], int]]:
     """Path of each key and table with its line. Each statement of a valid file is read again by itself."""
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.split("\n"), 1):
@@ -126,7 +129,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[tuple[str, ...], int]]:
             said = tomllib.loads(line)
         except tomllib.TOMLDecodeError as error:
             why = "a value stands on one line, key and all"
-            raise UsageError(f"{path}:{number}: {_masked(line.strip())}: {why}") from error
+            raise UsageError(f"{path}:{number}: {_key(line, names)}: {why}") from error
         header = line.lstrip().startswith("[")
         for trail in _trails(said, leaves=not header):
             if header:
@@ -167,7 +170,7 @@ class _Reader:
                 found[name] = Given(convert(value, self._hints[name]), line)
             except (ValueError, OverflowError):
                 wanted = expected(self._hints[name])
-                shown = "this" if name == "source" else _shown(value)
+                shown = "this" if name == "source" or "@" in str(value) else _shown(value)
                 raise UsageError(f"{at}: {key} must be {wanted}, got {shown} ({_kind(value)})") from None
         return found
 

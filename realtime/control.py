@@ -22,6 +22,7 @@ from realtime.command import gather, run_command
 from realtime.control_messages import COMMANDS, nearest
 from realtime.errors import SourceError, UsageError
 from realtime.keys import load_client
+from realtime.printable import one_line, printable
 from realtime.zap import secure_client
 
 EXAMPLES = f"""examples:
@@ -34,7 +35,7 @@ EXAMPLES = f"""examples:
   python -m realtime.control events since 0 status SESSION another family, another session
   python -m realtime.control reload models/new             another bundle, if it is a good one; else nothing changes
   python -m realtime.control shutdown                      ends open events, then the line
-  python -m realtime.control tcp://LINE:5558 stats --keys wall.client      on another machine
+  python -m realtime.control tcp://LINE:5656 stats --keys wall.client      on another machine
 
 exit codes: 0 ok, 2 usage or refused, 3 bundle refused, 4 no answer in time, 130 interrupted
 """
@@ -46,7 +47,7 @@ class Control:
     """Ask a running line how it does, or tell it what to do."""
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ADDRESS] COMMAND …")]
-    """The line's --control address (default: tcp://127.0.0.1:5558), then one of: stats · actions · enable ACTION ·
+    """The line's --control address (default: tcp://127.0.0.1:5656), then one of: stats · actions · enable ACTION ·
     disable ACTION · events since NUMBER [FAMILY] [SESSION] · reload BUNDLE · shutdown."""
     keys: Path | None = None
     """The client's file made by realtime.keys, for a line with --keys."""
@@ -108,7 +109,7 @@ class _Refused(UsageError):
     """The line said no; with the exit code it named."""
 
     def __init__(self, why: str, code: Any) -> None:
-        super().__init__(why)
+        super().__init__(printable(why))
         self.exit_code = code if isinstance(code, int) and 1 <= code <= 7 else 2
 
 
@@ -139,11 +140,12 @@ def _events_request(words: Sequence[str]) -> dict[str, Any]:
 def _print_events(answer: dict[str, Any], messages: list[bytes]) -> int:
     kind = answer.get("answer")
     if kind == "gone":
-        raise SourceError(f"events from {answer.get('from')} on are gone; the oldest kept is {answer.get('oldest')}")
+        gone = f"events from {answer.get('from')} on are gone; the oldest kept is {answer.get('oldest')}"
+        raise SourceError(printable(gone))
     if kind != "since":
-        raise UsageError(f"the line refused: {answer.get('reason') or answer.get('error') or answer}")
+        raise UsageError(printable(f"the line refused: {answer.get('reason') or answer.get('error') or answer}"))
     for message in messages:
-        print(message.decode("utf-8", "replace").replace("\n", " "))
+        print(one_line(message))
     following = answer.get("next")
     if isinstance(following, int) and messages and len(messages) + int(answer.get("from", 0)) < following:
         last = json.loads(messages[-1])["seq"]
@@ -164,9 +166,8 @@ def _for_people(verb: str, answer: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """As JSON, so that nothing in it steers a terminal; a text without its quotes."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text[1:-1] if isinstance(value, str) else text
+    """As JSON; a text without its quotes."""
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def main() -> int:

@@ -72,8 +72,7 @@ class Journal:
 
     def __init__(self, path: Path, largest: int = LARGEST) -> None:
         self._path, self._largest = path, largest
-        if path.exists():
-            _check_journal(path)
+        check_journal(path)
         self._file = LineFile(path, "the journal")
         if self._file.size and not _ends_with_newline(path):  # power failed within a line: it stays one refused line
             self._file.write(b"\n")
@@ -101,6 +100,21 @@ class Journal:
         except UsageError as error:
             raise OSError(str(error)) from error
         self._size = 0
+
+
+def check_journal(path: Path) -> None:
+    """UsageError where something is at this path that is no journal; nothing is written."""
+    if not os.path.exists(path):
+        return
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UsageError(f"--journal {path} is not a file; name one that can be turned over and read again")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(1)
+    except OSError as error:
+        raise UsageError(f"cannot read the journal {path}: {error.strerror}; name a file of your own") from error
+    if begin not in (b"", b"{"):
+        raise UsageError(f"--journal {path} is there and is no journal; name another file")
 
 
 def old_files(path: Path) -> list[Path]:
@@ -141,18 +155,6 @@ def _end_of(path: Path, most: int) -> bytes:
     if size > most:
         data = data.partition(b"\n")[2]
     return data[: data.rfind(b"\n") + 1]
-
-
-def _check_journal(path: Path) -> None:
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise UsageError(f"--journal {path} is not a file; name one that can be turned over and read again")
-    try:
-        with path.open("rb") as file:
-            begin = file.read(1)
-    except OSError as error:
-        raise UsageError(f"cannot read the journal {path}: {error.strerror}; name a file of your own") from error
-    if begin not in (b"", b"{"):
-        raise UsageError(f"--journal {path} is there and is no journal; name another file")
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import socket
 import time
 from collections.abc import Callable, Iterator
 
+from realtime.listener import listening_port
 from realtime.probe import Check, Probe
 
 FEWEST_FILES = 256  # a line has about 60 open, and each subscriber one more
@@ -55,8 +55,8 @@ def clock(synchronised: Callable[[], bool | None] | None = None) -> Check:
 def ports(port: int) -> Iterator[Check]:
     """The port for events and the next one, for replays."""
     for number, use in ((port, ""), (port + 1, " (replays)")):
-        if number > 65535:
-            yield Check("output", f"port {number}{use}", "note", "ports end at 65535", "use --pub with a lower port")
+        if not 0 <= number <= 65535:
+            yield Check("output", f"port {number}{use}", "note", "ports are 0 to 65535", "use --pub with another port")
             continue
         yield _port(number, use, port)
 
@@ -74,16 +74,12 @@ def telemetry(version_of: Callable[[str], str | None]) -> Check:
 
 
 def _port(number: int, use: str, first: int) -> Check:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", number))
-            listener.listen(1)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            other = first + 2 if 0 < first < 65533 else 5558
-            advice = f"a line may be running already; stop it or use --pub tcp://127.0.0.1:{other}"
-            return Check("output", f"port {number}{use}", "note", reason, advice)
+    try:
+        listening_port(f"127.0.0.1:{number}").close()
+    except OSError as error:
+        other = first + 2 if 0 < first < 65533 else 5558
+        advice = f"a line may be running already; stop it or use --pub tcp://127.0.0.1:{other}"
+        return Check("output", f"port {number}{use}", "note", error.strerror or str(error), advice)
     return Check("output", f"port {number}{use}", "ok", "free")
 
 

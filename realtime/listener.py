@@ -13,11 +13,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from realtime.addresses import DEFAULT_ADDRESS, check_bind
+from realtime.addresses import DEFAULT_ADDRESS, LONGEST_IPC_PATH, check_bind, is_live
 from realtime.bus import replay_address
 from realtime.errors import AddressError, LineError, UsageError
 
-_LONGEST_IPC_PATH = 107  # sockaddr_un
 _WAITING = 128  # connections that the kernel keeps until the child takes them
 _TRIES = 64  # how often a free pair of ports is looked for
 
@@ -29,11 +28,10 @@ class Listener(AbstractContextManager["Listener"]):
         """flag: what the user types, for the errors. Errors: AddressError (in use), UsageError (cannot be bound)."""
         transport, _, rest = address.partition("://")
         try:
-            self._socket = _bound_path(rest) if transport == "ipc" else _bound_port(rest)
+            self._socket = _listening_path(rest) if transport == "ipc" else listening_port(rest)
         except OSError as error:
             raise _refusal(address, flag, error) from error
         self._socket.setblocking(False)  # the child's thread must not wait for a connection that is gone again
-        self._socket.listen(_WAITING)
         self.address = address
         if transport == "tcp":
             self.address = f"tcp://{rest.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
@@ -87,16 +85,17 @@ def _check_pair(address: str, keys: Path | None) -> None:
             raise UsageError(f"the port must be below 65535, as replay is answered on the next one, got {address!r}")
         return
     replay = rest + ".replay"
-    if len(os.fsencode(replay)) > _LONGEST_IPC_PATH:
+    if len(os.fsencode(replay)) > LONGEST_IPC_PATH:
         raise UsageError(
-            f"an ipc path has at most {_LONGEST_IPC_PATH - len('.replay')} bytes, as replay is answered at it with "
+            f"an ipc path has at most {LONGEST_IPC_PATH - len('.replay')} bytes, as replay is answered at it with "
             f".replay, got {len(os.fsencode(rest))} in {address}"
         )
     if not rest.startswith("@"):
         check_bind(f"ipc://{replay}", keys)
 
 
-def _bound_port(rest: str) -> socket.socket:
+def listening_port(rest: str) -> socket.socket:
+    """A TCP socket that listens at HOST:PORT, * for any of either. OSError where it cannot."""
     host, _, port = rest.rpartition(":")
     name = {"*": "0.0.0.0"}.get(host, host).strip("[]")
     number = 0 if port == "*" else int(port)
@@ -105,24 +104,25 @@ def _bound_port(rest: str) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not kept out by connections that are ending
         made.bind(place)
+        made.listen(_WAITING)  # here, as another that was bound at the same moment is told now only
     except OSError:
         made.close()
         raise
     return made
 
 
-def _bound_path(path: str) -> socket.socket:
+def _listening_path(path: str) -> socket.socket:
     name = f"\0{path[1:]}" if path.startswith("@") else path
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if name == path and Path(path).is_socket():
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(path) != errno.ECONNREFUSED:
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-            Path(path).unlink()  # what a dead publisher left behind
+            if is_live(path):
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            Path(path).unlink(missing_ok=True)  # what a dead publisher left behind
         made.bind(name)
         if name == path:
             os.chmod(path, 0o600)  # before it listens: other users of this machine are not asked in
+        made.listen(_WAITING)
     except OSError:
         made.close()
         raise

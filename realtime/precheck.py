@@ -6,23 +6,27 @@ Nothing is published or recorded. The first fault does not hide the next; the ex
 from __future__ import annotations
 
 import os
-import re
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 from realtime.addresses import check_bind
 from realtime.backends import open_engine
-from realtime.bundle import default_bundle, load_bundle
-from realtime.errors import AddressError, LineError, SourceError, UsageError
+from realtime.bundle import Bundle
+from realtime.bundles import load_bundles
+from realtime.errors import LineError, SourceError, UsageError
+from realtime.feed import SourceInfo
+from realtime.journal import check_journal
+from realtime.listener import Listener, listen_pair
+from realtime.pose_choice import open_pose
 from realtime.recording import partial_of
 from realtime.schema import Frame
-from realtime.settings import Config, check
+from realtime.settings import PERSONS_IN_PICTURES, Config, OutputFlags, RecognitionFlags, check
 from realtime.slot import Change
 from realtime.source import Source
-from realtime.web.address import split
+from realtime.web.address import listen
 
 Look = Callable[[], str]  # says what was found; LineError where the line could not use it
 WITHIN_S = 12.0  # for a first frame: a camera may take ten seconds to wake
@@ -45,38 +49,54 @@ def precheck(config: Config, open_: Callable[[], Source], tell: Callable[[str], 
 
 def _looks(config: Config, open_: Callable[[], Source]) -> Iterator[tuple[str, Look]]:
     chosen, told = config.recognition, config.output
+    infos: list[SourceInfo] = []
+
+    def opened() -> Source:
+        source = open_()
+        infos.append(source.info)
+        return source
+
     yield "settings", lambda: _settings(config)
-    yield "bundle", lambda: _bundle(chosen.bundle or default_bundle())
+    yield "bundle", lambda: _named(load_bundles(replace(chosen, interactions=None))[0])
     if chosen.interactions is not None:
-        second = chosen.interactions
-        yield "interactions", lambda: _bundle(second)
-    yield "engine", lambda: _engine(config)
-    yield "source", lambda: first_frame(open_)
-    yield from _addresses(config)
+        yield "interactions", lambda: _interactions(chosen)
+    yield "engine", lambda: _engine(chosen)
+    yield "source", lambda: first_frame(opened)
+    if not (infos and infos[0].skeletons):  # also where nobody knows, as it could not be opened
+        yield "pose", lambda: _pose(chosen)
+    if told.keys is not None:
+        keys = told.keys
+        yield "keys", lambda: _keys(keys)
+    yield from _addresses(told)
     for name, path in (("events", told.events), ("journal", told.journal), ("record", told.record)):
         if path is not None:
-            yield name, lambda path=path, new=name == "record": writable(path, new)  # type: ignore[misc]
+            yield name, lambda name=name, path=path: writable(path, name)  # type: ignore[misc]
 
 
-def _addresses(config: Config) -> Iterator[tuple[str, Look]]:
-    told = config.output
+def _addresses(told: OutputFlags) -> Iterator[tuple[str, Look]]:
+    """Each is taken as the line takes it, and kept until the last was: two flags may name the same."""
+    with ExitStack() as held:
 
-    def bus(address: str, flag: str, ports: int) -> str:
-        check_bind(address, told.keys, flag)
-        return free(address, ports)
+        def bus() -> str:
+            for one in listen_pair(told.pub, told.keys):
+                held.enter_context(one)
+            return f"{told.pub} is free, and so is the address after it, for replays"
 
-    def page(address: str) -> str:
-        split(address)
-        return free(address)
+        def control(address: str) -> str:
+            check_bind(address, told.keys, "--control")
+            held.enter_context(Listener(address, "--control"))
+            return f"{address} is free"
 
-    if told.pub != "none":
-        yield "pub", lambda: bus(told.pub, "--pub", 2)
-    if told.control is not None:
-        control = told.control
-        yield "control", lambda: bus(control, "--control", 1)
-    if told.http is not None:
-        http = told.http
-        yield "http", lambda: page(http)
+        def page(address: str) -> str:
+            held.enter_context(listen(address))
+            return f"{address} is free"
+
+        if told.pub != "none":
+            yield "pub", bus
+        if told.control is not None:
+            yield "control", lambda: control(str(told.control))
+        if told.http is not None:
+            yield "http", lambda: page(str(told.http))
 
 
 def _settings(config: Config) -> str:
@@ -84,17 +104,39 @@ def _settings(config: Config) -> str:
     return f"of {config.program.config}" if config.program.config else "of the command line"
 
 
-def _bundle(folder: Path) -> str:
-    bundle = load_bundle(folder)
+def _named(bundle: Bundle) -> str:
     return f"{bundle.name}, {len(bundle.actions)} actions, {len(bundle.files)} files with the right SHA-256"
 
 
-def _engine(config: Config) -> str:
-    chosen = config.recognition
-    bundle = load_bundle(chosen.bundle or default_bundle())
+def _engine(chosen: RecognitionFlags) -> str:
+    bundle, _ = load_bundles(replace(chosen, interactions=None))
     engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
     with closing(engine):
         return f"{engine.backend}, {engine.precision}, gives the reference results"
+
+
+def _interactions(chosen: RecognitionFlags) -> str:
+    _, pairs = load_bundles(chosen)
+    assert pairs is not None
+    with closing(open_engine(pairs, chosen.backend, chosen.threads, chosen.precision)) as engine:
+        return f"{_named(pairs)}; {engine.backend}, {engine.precision}, gives the reference results"
+
+
+def _pose(chosen: RecognitionFlags) -> str:
+    pose, what = open_pose(chosen.pose, chosen.persons or PERSONS_IN_PICTURES)
+    with closing(pose):
+        return what.removeprefix("pose: ")
+
+
+def _keys(folder: Path) -> str:
+    from realtime.keys import load_server, read_authorized  # here: the line's own process does without zmq
+
+    load_server(folder)
+    try:
+        listed = len(read_authorized(folder))
+    except UsageError as error:  # of which a line that runs may be told anew
+        return f"{folder}, but nobody is let in: {error}"
+    return f"{folder}, {listed} client{'' if listed == 1 else 's'} let in"
 
 
 def first_frame(open_: Callable[[], Source], within_s: float = WITHIN_S) -> str:
@@ -116,62 +158,19 @@ def first_frame(open_: Callable[[], Source], within_s: float = WITHIN_S) -> str:
         )
 
 
-def free(address: str, ports: int = 1) -> str:
-    """Whether an address can be bound, with as many ports as its sockets need. AddressError where it is taken."""
-    if address.startswith("ipc://"):
-        return _free_path(Path(address[6:]))
-    found = re.fullmatch(r"(?:tcp://)?(\[[^\]]*\]|[^:/]*):(\d+|\*)", address)
-    if found is None:
-        raise UsageError(f"{address!r} is no address; write tcp://127.0.0.1:PORT, ipc://PATH or, for --http, HOST:PORT")
-    host, port = found[1].strip("[]").replace("*", ""), found[2]
-    if port == "*":
-        return f"{address}, any free port"
-    wanted = [int(port) + step for step in range(ports if int(port) else 1)]
-    for one in wanted:
-        _bind(address, host, one)
-    return f"{address} is free" + (f", and so is port {wanted[1]} for replays" if len(wanted) > 1 else "")
+def writable(path: Path, what: str = "events") -> str:
+    """Whether a file can be written; nothing is left behind. UsageError where it cannot.
 
-
-def _bind(address: str, host: str, port: int) -> None:
-    if port > 65535:
-        raise UsageError(f"{address}: port {port}: ports end at 65535")
-    try:
-        (family, kind, *_, where), *_ = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        with socket.socket(family, kind) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(1)
-    except OSError as error:
-        raise AddressError(
-            f"{address}: port {port}: {error.strerror}; a line may run already: stop it or name another port"
-        ) from error
-
-
-def _free_path(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        raise UsageError(f"ipc://{path}: there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"ipc://{path}: no permission to make a socket in {folder}")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.settimeout(1.0)
-        try:
-            caller.connect(str(path))
-        except OSError:
-            return f"ipc://{path} is free"
-    raise AddressError(f"ipc://{path} is in use; a line may run already: stop it or name another path")
-
-
-def writable(path: Path, new: bool = False) -> str:
-    """Whether a file can be written. new: it must not be there yet. UsageError where not; nothing is left behind."""
-    taken = [one for one in (path, partial_of(path)) if new and os.path.lexists(one)]
+    what: events, a journal, which may be no other file that is there, or record, which may not be there yet.
+    """
+    taken = [one for one in (path, partial_of(path)) if what == "record" and os.path.lexists(one)]
     if taken:
         raise UsageError(f"{taken[0]} is there and would be lost; move it or name another file")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"{path} is a folder; name a file")
-    there = path.exists()
+    if what == "journal":
+        check_journal(path)
+    there = os.path.exists(path)
     try:
         with path.open("ab"):
             pass

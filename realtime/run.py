@@ -23,13 +23,14 @@ from pathlib import Path
 from rich.console import Console
 
 from realtime.backends import open_engine
-from realtime.bundle import Bundle, default_bundle, load_bundle, shipped_interactions
+from realtime.bundle import Bundle
+from realtime.bundles import load_bundles, load_first
 from realtime.command import run_command
 from realtime.commands import Commands
 from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
-from realtime.errors import BundleError, LineError
-from realtime.interactions import Interactions, check_pair_bundle
+from realtime.errors import LineError
+from realtime.interactions import Interactions
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
@@ -42,7 +43,7 @@ from realtime.precheck import precheck
 from realtime.report import Outputs, Reporter
 from realtime.scoring import Engine
 from realtime.secrets import Scrub, source_of
-from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, SHIPS, Config, OutputFlags, RecognitionFlags, check
+from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputFlags, RecognitionFlags, check
 from realtime.source import Source, SourceInfo, open_source
 from realtime.steering import Steering
 from realtime.terminal import Terminal
@@ -95,19 +96,6 @@ def make_pipeline(
     if together is not None:
         pairs = Interactions(together[0], PairWindows(windows), together[1], make_decoder(together[0]))
     return Pipeline(pose, windows, engine, make_decoder(bundle), pairs)
-
-
-def load_bundles(chosen: RecognitionFlags) -> tuple[Bundle, Bundle | None]:
-    """The bundle, and that of pairs where one is named; BundleError where they do not go together."""
-    bundle = load_bundle(chosen.bundle or default_bundle())
-    if bundle.of_pairs:
-        raise BundleError(f"bundle {bundle.path} is for pairs of people: give it as --interactions")
-    if chosen.interactions is None:
-        return bundle, None
-    ships = str(chosen.interactions) == SHIPS
-    pairs = load_bundle(shipped_interactions() if ships else chosen.interactions)
-    check_pair_bundle(pairs, bundle)
-    return bundle, pairs
 
 
 def open_input(config: Config) -> Source:
@@ -174,9 +162,7 @@ def run(config: Config, console: Console) -> int:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
 
         def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
-            other = load_bundle(folder)
-            if together is not None:
-                check_pair_bundle(together[0], other)
+            other = load_first(folder, of_pairs)
             fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
             return other, make_pipeline(pose, other, fresh, persons, together), fresh
 

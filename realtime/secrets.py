@@ -31,6 +31,8 @@ _TELLING = r"[\w.-]*(?:token|key|passw(?:or)?d|passphrase|pwd|pass|secret|auth|c
 _PAIR = re.compile(rf"(?<![\w%])({_TELLING}=)((?:(?!_[a-z]+=)[^&;#/\s])+)", re.IGNORECASE)
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s'\"<>]*@")
 _NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAMED_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/+)\$\{\w+\}(?::\$\{\w+\})?@")
+_NAMED_QUERY = re.compile(r"\?(?:(?:\w+=)?\$\{\w+\}(?:&|$))+$")
 _LEGAL = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*")  # of user and password, RFC 3986
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:[0-9]))(:[0-9]+)?")
@@ -55,6 +57,12 @@ def redacted(spec: str) -> str:
     bare, mark, _ = re.match(r"([^?#]*)([?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     bare = _PAIR.sub(rf"\1{MASK}", bare)
     return f"{scheme}{MASK + '@' if at else ''}{bare}{mark + MASK if mark else ''}"
+
+
+def written(spec: str) -> str:
+    """An address as a person wrote it, where ${NAME} stands for every secret; else `redacted`."""
+    without = _NAME.sub("", _NAMED_QUERY.sub("", _NAMED_USER.sub(r"\1", spec)))
+    return spec if redacted(without) == without else redacted(spec)
 
 
 def secrets_of(spec: str) -> list[str]:

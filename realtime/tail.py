@@ -27,6 +27,7 @@ from realtime.messages import (
     Status,
     encode,
 )
+from realtime.printable import one_line, printable
 from realtime.subscriber import EventSubscriber, Item, Subscriber
 from realtime.wire import topic
 from realtime.zap import security
@@ -77,7 +78,7 @@ def tail(options: Tail) -> int:
             try:
                 received = subscriber.receive(options.timeout_s)
             except MessageError as error:
-                print(f"refused: {error}", file=sys.stderr)
+                print(printable(f"refused: {error}"), file=sys.stderr)
                 continue
             if received is None:
                 break
@@ -113,6 +114,10 @@ def follow(options: Tail) -> int:
 
 def remark(item: Item) -> str:
     """What a follower tells beside messages, as one line."""
+    return printable(_remark(item))
+
+
+def _remark(item: Item) -> str:
     if isinstance(item, Gap):
         end = "" if item.last is None else f" to {item.last}"
         lost = "nobody knows how many" if item.lost is None else item.lost
@@ -136,13 +141,12 @@ def _enough(options: Tail, printed: int) -> None:
         )
 
 
-def one_line(payload: bytes) -> str:
-    """The payload on one line; inside JSON's strings a line break is always escaped."""
-    return payload.decode().replace("\r", " ").replace("\n", " ")
-
-
 def pretty(message: AnyMessage) -> str:
-    """One line for people."""
+    """One line for people, whatever text its sender put in."""
+    return printable(_in_words(message))
+
+
+def _in_words(message: AnyMessage) -> str:
     if isinstance(message, ActionEvent):
         score, when = message.score, message.time
         ended = f" {message.end_reason}, {_lasted_s(message):.1f} s" if message.phase == "end" else ""

@@ -15,12 +15,12 @@ from realtime.messages import ActionEvent
 from realtime.meter import Reading
 from realtime.pipeline import Step
 from realtime.secrets import scrub
+from realtime.watch import SLOW_FPS
 
 if TYPE_CHECKING:
     from realtime.show import Board, Screen
 
 ADVICE_AFTER_S = 3  # seconds with something like a person and nobody believed
-SLOW_FPS = 4.0  # below this no two poses are near enough for the rows between them to count as observed
 SLOW_AFTER_S = 5
 
 
@@ -44,7 +44,7 @@ class Terminal:
         self.closed = False
         self._console, self._bundle, self._info, self._quiet, self._logs = console, bundle, info, quiet, logs
         self._begun_ns: int | None = None
-        self._gated = self._doubtful_s = self._slow_s = 0
+        self._gated = self._doubtful_s = self._slow_s = self._drops = 0
         self._open: dict[str, str] = {}
         self._spinner: Status | None = None
         self._board: Board | None = None
@@ -88,7 +88,7 @@ class Terminal:
     def beat(self, reading: Reading, drops: int, refused: int, persons: int, gated: int) -> None:
         """Once a second: the status line, on a terminal only; and advice where nothing can come of what is seen."""
         self._advise(persons, gated)
-        self._warn_of_slowness(reading)
+        self._warn_of_slowness(reading, drops)
         if self._quiet or not self._console.is_terminal or (self._logs is not None and self._logs.as_json):
             return
         age = f", frame age p95 {reading.frame_age_ms[1]:.0f} ms" if reading.frame_age_ms else ""
@@ -117,16 +117,20 @@ class Terminal:
                 "something like a person is in view, but no whole body; if it is you, step back until hips are seen"
             )
 
-    def _warn_of_slowness(self, reading: Reading) -> None:
-        """Once, and only where frames have an age: a file at full speed loses none, however slow."""
+    def _warn_of_slowness(self, reading: Reading, drops: int) -> None:
+        """Once, and only where frames have an age: a file at full speed loses none, however slow.
+
+        A live source that gives too few says so itself; here it counts only where this machine is too slow for it.
+        """
+        behind, self._drops = drops > self._drops, drops
         if self._slow_s >= SLOW_AFTER_S:
             return
-        slow = reading.frame_age_ms is not None and 0 < reading.fps < SLOW_FPS
+        slow = reading.frame_age_ms is not None and 0 < reading.fps < SLOW_FPS and (behind or not self._info.live)
         self._slow_s = self._slow_s + 1 if slow else 0
         if self._slow_s == SLOW_AFTER_S:
+            why = "free this machine of other work, or take a faster one" if behind else "the source gives no more"
             self.say(
-                f"{reading.fps:.1f} frames a second are too few to recognise anything; at least 5 are needed: "
-                "free this machine of other work, or give it a faster camera"
+                f"{reading.fps:.1f} frames a second are too few to recognise anything; at least 5 are needed: {why}"
             )
 
     def _open_window(self) -> None:

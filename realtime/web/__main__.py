@@ -21,6 +21,7 @@ from realtime.addresses import DEFAULT_ADDRESS as BUS_ADDRESS
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.messages import MessageError
+from realtime.printable import printable
 from realtime.subscriber import Subscriber
 from realtime.web.server import WebServer
 from realtime.web.stats import DEFAULT_ADDRESS
@@ -149,7 +150,7 @@ def watch(options: Watch, console: Console) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: over.set())
 
     def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(printable(text), markup=False, soft_wrap=True)
 
     named, claims, topics = lines(options.connect), Claims(), [f"{family}." for family in FAMILIES]
     secure = security(options.keys)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 
+from realtime.addresses import is_loopback
 from realtime.errors import AddressError, UsageError
 from realtime.web.stats import DEFAULT_ADDRESS
 
@@ -48,11 +48,7 @@ def split(address: str) -> tuple[str, int]:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if bare == "localhost":
         return "127.0.0.1", number
-    try:
-        local = ipaddress.ip_address(bare).is_loopback
-    except ValueError:
-        local = False
-    if not local or (":" in bare) != (bare != host):
+    if not is_loopback(bare) or (":" in bare) != (bare != host):
         raise UsageError(
             f"{address} can be reached from the network, and the page asks for no password; serve it on this machine, "
             f"--http 127.0.0.1:{port}, and forward it: ssh -L {port}:127.0.0.1:{port} HOST"

@@ -6,10 +6,11 @@ name was pointed here (DNS rebinding), and Sec-Fetch-Site tells where a script a
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
+
+from realtime.addresses import is_loopback
 
 MOST_HEAD = 8192  # bytes of request line and headers together
 _MOST_LINE = 2048
@@ -94,14 +95,7 @@ def is_loopback_host(host: str) -> bool:
     else:
         name, colon, rest = host.lower().partition(":")
         port = colon + rest
-    if port and not _PORT.fullmatch(port):
-        return False
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return (not port or _PORT.fullmatch(port) is not None) and is_loopback(name)
 
 
 def _check_body(headers: dict[str, list[str]]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from pathlib import Path
 
 import pytest
 
-from realtime.addresses import DEFAULT_ADDRESS, DEFAULT_CONTROL, check_bind, is_local
+from realtime.addresses import DEFAULT_ADDRESS, DEFAULT_CONTROL, check_bind, is_local, is_loopback
 from realtime.errors import AddressError, UsageError
+from realtime.listener import Listener
 
 KEYS = Path("keys")
 OURS = [
@@ -91,3 +93,46 @@ def test_nothing_but_a_dead_socket_is_replaced_at_an_ipc_path(tmp_path: Path):
             check_bind(f"ipc://{path}", None, "--control")
     check_bind(f"ipc://{path}", None)  # nobody is there any more
     check_bind("ipc://@name-in-no-folder", None)
+
+
+def test_a_socket_whose_queue_is_full_is_still_somebodys(tmp_path: Path):
+    path = str(tmp_path / "bus")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as waiting:
+        server.bind(path)
+        server.listen(0)
+        waiting.connect(path)
+        for take in (lambda: check_bind(f"ipc://{path}", None), lambda: Listener(f"ipc://{path}")):
+            with pytest.raises(AddressError, match="in use"):
+                take()
+    assert Path(path).exists()
+
+
+def test_who_listens_second_is_told_also_where_both_were_bound_at_the_same_moment(monkeypatch, tmp_path: Path):
+    def too_late(self: socket.socket, backlog: int = 0) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(socket.socket, "listen", too_late)
+    for address in ("tcp://127.0.0.1:*", f"ipc://{tmp_path}/bus"):
+        with pytest.raises(AddressError, match="in use"):
+            Listener(address)
+
+
+def test_the_default_of_control_is_far_from_where_a_fleets_cameras_publish():
+    ports = [int(address.rpartition(":")[2]) for address in (DEFAULT_ADDRESS, DEFAULT_CONTROL)]
+    assert ports[1] >= ports[0] + 2 * 40
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("localhost", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("*", False),
+        ("", False),
+        ("host.lan", False),
+        ("::", False),
+    ],
+)
+def test_the_loopback_is_what_cannot_be_the_networks(host, ours):
+    assert is_loopback(host) is ours

@@ -10,7 +10,7 @@ from realtime.command import gather
 @pytest.mark.parametrize(
     ("given", "gathered"),
     [
-        (["tcp://LINE:5558", "--keys", "wall.client", "stats"], ["--keys", "wall.client", "tcp://LINE:5558", "stats"]),
+        (["tcp://LINE:5656", "--keys", "wall.client", "stats"], ["--keys", "wall.client", "tcp://LINE:5656", "stats"]),
         (["--keys=k", "make", "wall"], ["--keys=k", "make", "wall"]),
         (["stats", "--json", "--timeout-s", "3"], ["--json", "--timeout-s", "3", "stats"]),
         (["--json", "stats"], ["--json", "stats"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 import zmq
 
+from realtime.bundle import shipped_interactions
 from realtime.commands import Commands
-from realtime.control import Control, control
+from realtime.control import Control, ask, control
 from realtime.errors import BundleError, LineError, SourceError, UsageError
 from realtime.keys import Allowed, load_server, make_client, make_server
 from realtime.zap import Gate, secure_server
+from tests.realtime.hands import ended, free_address, start
 
 # --- Requests -------------------------------------------------------------------------------------------------------
 
@@ -217,3 +220,60 @@ def test_with_keys_only_a_listed_client_is_answered(tmp_path: Path, capsys: pyte
         assert [one["command"] for one in server.seen] == ["stats"]
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("strange", ["\x1b[2J\x1b]0;title\x07", "\x9b31m", "a\nerror: b", "\u202eevil"])
+def test_what_a_stranger_answers_steers_no_terminal(strange, monkeypatch, capsys):
+    def answers(*given: Any) -> tuple[dict[str, Any], list[bytes]]:
+        return answer, [json.dumps({"seq": 1, "name": strange}, ensure_ascii=False).encode()]
+
+    monkeypatch.setattr("realtime.control.ask", answers)
+    answer: dict[str, Any] = {"ok": True, strange: {"name": [strange]}, "model": strange}
+    control(Control(("stats",)))
+    one = {"id": strange, "name": strange, "enabled": True, "on": 0.6, "off": 0.4, "min_on_s": 0.2, "min_off_s": 0.3}
+    answer = {"ok": True, "actions": [one]}
+    control(Control(("actions",)))
+    answer = {"answer": "since", "from": 1, "next": 2}
+    control(Control(("events", "since", "1")))
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 4 and told.replace("\n", "").isprintable()
+    assert json.loads(told.splitlines()[-1]) == {"seq": 1, "name": strange}
+    for refusal_, words in (
+        ({"ok": False, "error": strange, "code": 3}, ("stats",)),
+        ({"answer": "gone", "from": strange, "oldest": strange}, ("events", "since", "1")),
+        ({"answer": "error", "reason": strange}, ("events", "since", "1")),
+    ):
+        answer = refusal_
+        with pytest.raises(LineError) as refusal:
+            control(Control(words))
+        assert str(refusal.value).isprintable()
+
+
+# --- A line that runs -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steered() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A running line and its control address."""
+    address = free_address()
+    process = start("--source", "synthetic", "--duration", 60, "--pub", "none", "--control", address)
+    try:
+        yield process, address
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_bundle_of_pairs_does_not_take_the_place_of_the_first_and_the_line_goes_on(steered):
+    process, address = steered
+
+    def told(**request: Any) -> dict[str, Any]:
+        return ask(address, request, None, 40)[0]
+
+    before = told(command="stats")
+    refused = told(command="reload", bundle=str(shipped_interactions()))
+    assert (refused["ok"], refused.get("code")) == (False, 3) and "give it as --interactions" in refused["error"]
+    for _ in range(3):  # each is answered after another frame
+        after = told(command="stats")
+    assert after["model"] == before["model"] and after["frames"] > before["frames"]
+    assert told(command="shutdown")["ok"] and ended(process)[0] == 0

@@ -12,6 +12,7 @@ import pytest
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle, shipped_interactions, write_bundle
+from realtime.bundles import load_bundles
 from realtime.clock import Clock
 from realtime.decoder import ActionRule, Decoder
 from realtime.errors import BundleError
@@ -23,7 +24,7 @@ from realtime.pairs import PairWindows
 from realtime.pipeline import Pipeline, Step
 from realtime.pose import PassThrough
 from realtime.report import Outputs, Reporter
-from realtime.run import load_bundles, make_pipeline
+from realtime.run import make_pipeline
 from realtime.schema import SECOND_NS, Event, Frame, Pose, Scores, Window
 from realtime.settings import RecognitionFlags
 from realtime.skeleton import CORE_16

@@ -7,14 +7,18 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from realtime import run as program
-from realtime.errors import AddressError, SourceError, UsageError
+from realtime.bundle import default_bundle
+from realtime.errors import SourceError, UsageError
 from realtime.feed import SourceInfo
-from realtime.precheck import first_frame, free, writable
+from realtime.keys import make_server
+from realtime.precheck import first_frame, writable
 from realtime.schema import Frame
 from tests.realtime.hands import free_address, write_hands
+from tests.realtime.test_interactions import pair_bundle
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_a_line_that_can_run_is_told_so_and_nothing_is_left_behind(checked, tmp_
         (("--events", "/nowhere/e.jsonl"), "events", 2),
         (("--pub", "tcp://127.0.0.1"), "pub", 2),
         (("--pub", "tcp://0.0.0.0:5556"), "pub", 2),  # without keys
-        (("--control", "tcp://*:5558"), "control", 2),
+        (("--control", "tcp://*:5656"), "control", 2),
         (("--http", "0.0.0.0:8080"), "http", 2),
     ],
 )
@@ -77,33 +81,95 @@ def test_the_first_fault_decides_the_code(checked):
 def test_an_address_in_use_is_5_also_the_one_for_replays(checked):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        code, rows = checked("--pub", f"tcp://127.0.0.1:{port}")
-        assert (code, rows["pub"]) == (5, "error")
-        with pytest.raises(AddressError, match=f"port {port}"):
-            free(f"tcp://127.0.0.1:{port - 1}", ports=2)
-        assert free(f"127.0.0.1:{port - 1}").endswith("is free")
+        for flags, what in (
+            (("--pub", f"tcp://127.0.0.1:{port}"), "pub"),
+            (("--pub", f"tcp://127.0.0.1:{port - 1}"), "pub"),
+            (("--pub", "none", "--control", f"tcp://127.0.0.1:{port}"), "control"),
+            (("--pub", "none", "--http", f"127.0.0.1:{port}"), "http"),
+        ):
+            code, rows = checked(*flags)
+            assert (code, rows[what]) == (5, "error"), flags
 
 
-def test_sockets_in_folders(tmp_path):
-    assert free(f"ipc://{tmp_path}/s").endswith("is free")
+def test_two_flags_that_name_one_address_are_5(checked):
+    bus = free_address()
+    after = f"tcp://127.0.0.1:{int(bus.rpartition(':')[2]) + 1}"
+    code, rows = checked("--pub", bus, "--control", after)
+    assert (code, rows["pub"], rows["control"]) == (5, "ok", "error")
+
+
+def test_sockets_in_folders(checked, tmp_path):
+    address = f"ipc://{tmp_path}/s"
+    assert checked("--pub", address, "--control", f"{address}.control")[0] == 0
+    assert not list(tmp_path.iterdir())
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "s"))
-        assert free(f"ipc://{tmp_path}/s").endswith("is free")  # stale: nobody listens
+        server.bind(str(tmp_path / "s.replay"))
+        assert checked("--pub", address)[0] == 0  # stale: nobody listens
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s.replay"))
         server.listen()
-        with pytest.raises(AddressError, match="in use"):
-            free(f"ipc://{tmp_path}/s")
-    with pytest.raises(UsageError, match="no folder"):
-        free("ipc:///nowhere/s")
+        assert checked("--pub", address)[0] == 5
+    assert checked("--pub", "ipc:///nowhere/s")[0] == 2
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:*", "tcp://*:*", "127.0.0.1:0", "tcp://[::1]:0"])
-def test_any_free_port_is_free(address):
-    assert "free" in free(address, ports=2)
+@pytest.mark.parametrize("flags", [("--pub", "tcp://127.0.0.1:*"), ("--pub", "none", "--http", "[::1]:0")])
+def test_any_free_port_is_free(checked, flags):
+    assert checked(*flags)[0] == 0
 
 
-def test_ports_end_at_65535():
-    with pytest.raises(UsageError, match="65536"):
-        free("tcp://127.0.0.1:65535", ports=2)
+def test_ports_end_at_65535(checked):
+    assert checked("--pub", "tcp://127.0.0.1:65535")[0] == 2
+
+
+def test_bundles_that_do_not_go_together_are_told(checked, hands, tmp_path):
+    pairs = pair_bundle(tmp_path / "pairs").path
+    for flags, row in ((("--bundle", pairs), "bundle"), (("--interactions", pairs), "interactions")):  # 24 rows, and 64
+        code, rows = checked("--pub", "none", *flags)
+        assert (code, rows[row]) == (3, "error")
+    code, rows = checked("--pub", "none", "--interactions", hands)  # of single people
+    assert (code, rows["bundle"], rows["interactions"]) == (3, "ok", "error")
+
+
+def test_the_bundle_of_pairs_that_ships_goes_with_the_one_that_ships(checked):
+    code, rows = checked("--bundle", default_bundle(), "--interactions", "ships", "--pub", "none")
+    assert (code, rows["interactions"]) == (0, "ok")
+
+
+def test_keys_are_looked_at_as_the_line_does(checked, tmp_path):
+    folder = tmp_path / "keys"
+    code, rows = checked("--pub", free_address(), "--keys", folder)
+    assert (code, rows["keys"]) == (2, "error")
+    make_server(folder)
+    code, rows = checked("--pub", free_address().replace("127.0.0.1", "0.0.0.0"), "--keys", folder)
+    assert (code, rows["keys"], rows["pub"]) == (0, "ok", "ok")
+    (folder / "server.secret").chmod(0o644)
+    code, rows = checked("--pub", free_address(), "--keys", folder)
+    assert (code, rows["keys"]) == (2, "error")
+
+
+def test_a_journal_is_none_other_than_a_journal(checked, tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear")
+    code, rows = checked("--pub", "none", "--journal", letter)
+    assert (code, rows["journal"]) == (2, "error")
+    letter.write_text("{")
+    assert checked("--pub", "none", "--journal", letter)[0] == 0 and letter.read_text() == "{"
+    for flag in ("--journal", "--events"):
+        assert checked("--pub", "none", flag, tmp_path / ("x" * 300))[0] == 2  # no file system takes such a name
+
+
+def test_what_finds_skeletons_is_tried_where_there_are_pictures(checked, monkeypatch, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), number, np.uint8))
+    pictures = ("--source", tmp_path, "--pub", "none")
+    for pose, found in ((("no.onnx"), 2), ("magic", 2)):
+        code, rows = checked(*pictures, "--pose", pose)
+        assert (code, rows["pose"], rows["source"]) == (found, "error", "ok"), pose
+    monkeypatch.setattr("realtime.litert.unavailable", lambda: "ai-edge-litert is not installed")
+    code, rows = checked(*pictures, "--pose", "litert")
+    assert (code, rows["pose"]) == (2, "error")
+    assert "pose" not in checked("--pub", "none", "--pose", "litert")[1]  # a synthetic person needs none
 
 
 class Silent:
@@ -128,7 +194,7 @@ def test_a_camera_that_gives_no_frame_is_an_error_and_is_closed():
 def test_recordings_are_not_overwritten(tmp_path):
     (tmp_path / "a.mcap.partial").write_bytes(b"x")
     with pytest.raises(UsageError, match="would be lost"):
-        writable(tmp_path / "a.mcap", new=True)
+        writable(tmp_path / "a.mcap", "record")
     with pytest.raises(UsageError, match="is a folder"):
         writable(tmp_path)
     (tmp_path / "e.jsonl").write_bytes(b"kept")

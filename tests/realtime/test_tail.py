@@ -10,12 +10,15 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from realtime.clock import Clock
+from realtime.gap import Gap, Joined, Refused
 from realtime.messages import Action, Heartbeat, Model, OpenEvent, PoseMessage, ScoresMessage, Source, Status, encode
+from realtime.printable import one_line
 from realtime.schema import Event
-from realtime.tail import pretty
+from realtime.tail import pretty, remark
 from realtime.wire import action_event, moment
 from tests.realtime.telling import opened, unheard
 
@@ -100,7 +103,7 @@ def test_what_cannot_be_gets_one_line_and_its_exit_code(flags, code, complaint):
 
 
 def test_a_message_that_breaks_its_schema_is_refused_and_gives_1(publisher, monkeypatch):
-    payload = json.dumps({**json.loads(encode(status())), "state": "asleep"}).encode()
+    payload = json.dumps({**json.loads(encode(status())), "state": "asleep\x1b[2J"}).encode()
     with tail(publisher.address, "--count", "1") as program:
         assert publisher.wait_for_subscriber(20)
         monkeypatch.setattr("realtime.outlet.encode", lambda message: payload)
@@ -109,7 +112,7 @@ def test_a_message_that_breaks_its_schema_is_refused_and_gives_1(publisher, monk
         publisher.publish(status(1))
         out, errors = program.communicate(timeout=20)
     assert (program.returncode, out) == (1, encode(status(1)).decode() + "\n")
-    assert errors.startswith("refused: ") and "asleep" in errors
+    assert errors.startswith("refused: ") and "asleep" in errors and errors.rstrip("\n").isprintable()
 
 
 def test_a_reader_that_has_gone_is_no_error(publisher):
@@ -175,6 +178,33 @@ def test_help_ends_with_examples():
 )
 def test_pretty_lines(message, expected):
     assert pretty(message) == expected
+
+
+STRANGE = "\x1b[2J\x9b31m\u202e\nfake"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Status(session="s", seq=0, source="cam0", time=NOW, state="stalled", reason=STRANGE),
+        msgspec.structs.replace(action(), action=Action(id="wave", name=STRANGE)),
+    ],
+)
+def test_a_publishers_text_steers_no_terminal(message):
+    assert pretty(message).isprintable() and "[2J" in pretty(message)
+
+
+def test_nor_does_what_a_follower_is_told_beside_messages():
+    gap = Gap(STRANGE, "action", 1, 2, 0, 2, STRANGE)
+    for item in (Refused(STRANGE), gap, Joined(STRANGE, STRANGE)):
+        assert remark(item).isprintable()
+
+
+def test_json_stays_the_same_json_whatever_is_in_it():
+    payload = json.dumps({"a": STRANGE, "b": "\U000e0041é\\"}, ensure_ascii=False, indent="\t").encode()
+    assert one_line(payload).isprintable() and json.loads(one_line(payload)) == json.loads(payload)
+    plain = '{"a": "é \\n", "b": 1}'
+    assert one_line(plain.encode()) == plain
 
 
 def test_recover_prints_what_was_missed_and_says_so(publisher):

@@ -48,6 +48,19 @@ def test_too_few_frames_a_second_are_said_once(hands):
     assert screen.getvalue().count("3.0 frames a second are too few to recognise anything; at least 5 are needed") == 1
 
 
+def test_a_slow_live_source_tells_so_itself_and_a_machine_that_is_too_slow_for_it_is_told_of(hands):
+    screen = io.StringIO()
+    info = SourceInfo("door", "camera", live=True)
+    terminal = Terminal(Console(file=screen, width=200), load_bundle(hands), info, quiet=False, show=False)
+    for _ in range(9):
+        terminal.beat(Reading(3.0, (9.0, 9.0), {}), drops=2, refused=0, persons=1, gated=0)
+    assert screen.getvalue() == ""
+    for second in range(9):
+        terminal.beat(Reading(3.0, (9.0, 9.0), {}), drops=2 + 20 * second, refused=0, persons=1, gated=0)
+    assert screen.getvalue().count("are too few to recognise anything") == 1
+    assert "free this machine of other work" in screen.getvalue()
+
+
 def test_warnings_are_printed_and_not_with_quiet(hands, tmp_path):
     given = [json.loads(one) for one in lines(frames())]
     given[5]["persons"][0]["joints"][3][0] = float("nan")

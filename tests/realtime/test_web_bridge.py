@@ -158,6 +158,14 @@ def test_two_lines_whose_sources_are_called_alike_need_names():
             wait_for(f"{url}healthz", lambda told: set(told["sources"]) == {"hall", "yard"} and told["alive"])
 
 
+def test_a_publishers_text_steers_no_terminal():
+    with Bus() as bus, bridge("--connect", bus.address) as (program, _):
+        bus.wait_for_subscriber()
+        bus.line("cam0").status("\x1b[2J\x9b31m")
+        said = program.stderr.readline().rstrip("\n")
+        assert "refused a message" in said and "[2J" in said and said.isprintable()
+
+
 def test_a_renamed_message_is_still_one_of_its_kind():
     kept: list[tuple[str, bytes]] = []
     line = WatchedLine(lambda topic, payload: kept.append((topic, payload)))

@@ -1,0 +1,31 @@
+"""The bundles that a line takes: which they are, and whether each is what it is given as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from realtime.bundle import Bundle, default_bundle, load_bundle, shipped_interactions
+from realtime.errors import BundleError
+from realtime.interactions import check_pair_bundle
+from realtime.settings import SHIPS, RecognitionFlags
+
+
+def load_first(folder: Path, pairs: Bundle | None = None) -> Bundle:
+    """A bundle of single people, to be taken beside that of pairs; BundleError where it is none, or they do not fit."""
+    bundle = load_bundle(folder)
+    if bundle.of_pairs:
+        raise BundleError(f"bundle {bundle.path} is for pairs of people: give it as --interactions")
+    if pairs is not None:
+        check_pair_bundle(pairs, bundle)
+    return bundle
+
+
+def load_bundles(chosen: RecognitionFlags) -> tuple[Bundle, Bundle | None]:
+    """The bundle, and that of pairs where one is named; BundleError where they do not go together."""
+    bundle = load_first(chosen.bundle or default_bundle())
+    if chosen.interactions is None:
+        return bundle, None
+    ships = str(chosen.interactions) == SHIPS
+    pairs = load_bundle(shipped_interactions() if ships else chosen.interactions)
+    check_pair_bundle(pairs, bundle)
+    return bundle, pairs
