@@ -228,11 +228,12 @@ class Reporter:
             self._state = state
         if reason is not None:  # paths in it may be no text
             reason = scrub(reason).encode("utf-8", "replace").decode()
+        silent = state in ("window_reset", "ended", "offline")  # of what runs the model
         self._publish(
             Status(
                 session=self._numbers.session, seq=self._numbers.take("status"), source=self._info.id,
-                time=moment(captured_ns, self._clock), state=state,
-                reason=reason, track=track, backend=None if state in ("window_reset", "ended", "offline") else self._model.backend,
+                time=moment(captured_ns, self._clock), state=state, reason=reason, track=track,
+                backend=None if silent else self._model.backend,
             )
         )  # fmt: skip
 

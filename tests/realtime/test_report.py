@@ -384,22 +384,3 @@ def test_a_step_told_is_what_the_pipeline_decided(report, pipeline):
     for frame in frames(TWICE):
         step: Step = pipeline.step(frame)
         assert [event.id for event in reporter.step(step)] == [event.id for event in step.events]
-
-
-def test_a_remark_does_not_change_what_the_source_is_said_to_be(report):
-    reporter = report(publish="tcp://127.0.0.1:*")
-    with heard(reporter, told := []):
-        reporter.status("reconnecting", 1, "attempt 1")
-        reporter.remark(2, "action wave disabled (control)")
-        reporter.reset([1], 3, "the camera was lost")
-        reporter.heartbeat(Meter().read(True), 0, 0, (), 0)
-    statuses = [one for one in told if isinstance(one, Status)]
-    assert [one.state for one in statuses] == ["reconnecting", "reconnecting", "window_reset"]
-    assert [one.state for one in told if isinstance(one, Heartbeat)] == ["reconnecting"]
-
-
-def test_a_reason_that_is_no_text_is_told_all_the_same(report):
-    reporter = report(publish="tcp://127.0.0.1:*")
-    with heard(reporter, told := []):
-        reporter.remark(1, "cannot write /x/\udcff")
-    assert [one.reason for one in told if isinstance(one, Status)] == ["cannot write /x/?"]
