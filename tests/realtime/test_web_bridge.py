@@ -161,7 +161,11 @@ def test_two_lines_whose_sources_are_called_alike_need_names():
 def test_a_publishers_text_steers_no_terminal():
     with Bus() as bus, bridge("--connect", bus.address) as (program, _):
         bus.wait_for_subscriber()
-        bus.line("cam0").status("\x1b[2J\x9b31m")
+        strange = json.dumps("\x1b[2J\x9b31m").encode()
+        send = bus._socket.send_multipart
+        WatchedLine(lambda topic, payload: send((topic.encode(), payload.replace(b'"online"', strange)))).status(
+            "online"
+        )
         said = program.stderr.readline().rstrip("\n")
         assert "refused a message" in said and "[2J" in said and said.isprintable()
 
