@@ -42,6 +42,7 @@ from realtime.outlet_wire import (
     Parcel,
     Reader,
     heard,
+    requested,
     say,
 )  # fmt: skip
 from realtime.replay import reply
@@ -289,7 +290,7 @@ class Child:
             except zmq.Again:
                 return
             try:
-                fields = heard(request)
+                fields = requested(request)
                 if "get" in fields:  # what was published: the line need not be asked
                     control.send_multipart([*envelope, *reply(request, self._ring)], zmq.NOBLOCK)
                     continue
