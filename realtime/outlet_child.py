@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -94,13 +95,17 @@ class Peers:
 
 
 class Channel(logging.Handler):
-    """The child's end of the conversation with its line; what modules log goes to the line as well."""
+    """The child's end of the conversation with its line; what modules log goes to the line as well.
+
+    The page's thread logs too, so any thread may speak; one listens.
+    """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(logging.WARNING)
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
         self._reader, self._unsent = Reader(), bytearray()
+        self._speaks = threading.Lock()  # of what is unsent; nothing is logged while it is held
 
     def fileno(self) -> int:
         """For polling."""
@@ -108,14 +113,19 @@ class Channel(logging.Handler):
 
     def say(self, kind: int, **fields: Any) -> bool:
         """Sends a frame as soon as the line takes it; False where too much waits already, and then it is dropped."""
-        if len(self._unsent) > UNSENT_AT_MOST:
-            return False
-        self._unsent += say(kind, **fields)
-        self.flush()
-        return True
+        with self._speaks:
+            if len(self._unsent) > UNSENT_AT_MOST:
+                return False
+            self._unsent += say(kind, **fields)
+            self._send()
+            return True
 
     def flush(self) -> None:
         """Sends what waits, as far as the line takes it."""
+        with self._speaks:
+            self._send()
+
+    def _send(self) -> None:
         with suppress(BlockingIOError, ConnectionError):  # a line that is gone shows when it is read
             while self._unsent:
                 del self._unsent[: self._socket.send(self._unsent)]

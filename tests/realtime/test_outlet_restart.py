@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import zmq
 from realtime.backoff import Backoff
 from realtime.errors import LineError
 from realtime.outlet import BACK_OFF_S, Outlet, OutletSpec
+from realtime.outlet_child import Channel
 from realtime.outlet_wire import BOUND, DEEPEST_REQUEST, PULSE, REFUSED, REQUEST, TELL, FrameError, Reader, requested
 from tests.realtime.telling import ANY_PORT, opened, status
 from tests.realtime.test_outlet import restarted, wait_until
@@ -123,3 +126,38 @@ def test_the_first_restart_is_at_once_and_later_ones_wait_longer():
     with Outlet(OutletSpec()) as outlet:
         outlet._backoff = Backoff(*BACK_OFF_S, chance=lambda: 1.0)
         assert [outlet._pause_s() for _ in range(9)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_two_threads_speak_through_one_channel():
+    ours, theirs = socket.socketpair()
+    channel, failed, frames = Channel(theirs.detach()), [], []
+    over = threading.Event()
+
+    def speak() -> None:
+        try:
+            for number in range(4000):
+                while not channel.say(TELL, text="x" * 2000, number=number):
+                    time.sleep(0.001)
+        except (BufferError, AssertionError, OSError) as error:
+            failed.append(error)
+
+    def read() -> None:
+        reader = Reader()
+        while not over.is_set():
+            try:
+                frames.extend(reader.feed(ours.recv(1 << 16)))
+            except TimeoutError:
+                continue
+
+    ours.settimeout(0.1)
+    threads = [threading.Thread(target=one) for one in (speak, speak, read)]
+    for one in threads:
+        one.start()
+    begun = time.monotonic()
+    while len(frames) < 8000 and not failed and time.monotonic() - begun < 60:
+        channel.flush()
+    over.set()
+    for one in threads:
+        one.join(10)
+    ours.close()
+    assert failed == [] and len(frames) == 8000
