@@ -23,10 +23,11 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from realtime.bus import HIGH_WATER, KEEPALIVE_S
-from realtime.confinement import confine, resident_mb
+from realtime.confinement import confine
 from realtime.errors import LineError, UsageError
 from realtime.history import read_history
 from realtime.journal import read_tail
+from realtime.memory import resident_bytes
 from realtime.outlet_wire import (
     AGAIN,
     ANSWER,
@@ -330,7 +331,7 @@ class Child:
             if self._web is not None:
                 self._web.note(subscribers=figures[0], outlet_restarts=self._restarts)
             refused = 0 if self._gate is None else self._gate.refused
-            memory_mb = resident_mb()
+            memory_mb = (resident_bytes() or 0) / 1e6
             self._channel.say(
                 PULSE, subscribers=figures[0], subscriptions=figures[1], memory_mb=memory_mb, refused=refused
             )
