@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -46,6 +47,7 @@ from realtime.outlet_wire import (
     heard,
     say,
 )  # fmt: skip
+from realtime.web.address import bound, listen
 from realtime.wire import family, topic
 
 OPEN_S = 15.0  # how long the child may take to be there
@@ -86,7 +88,7 @@ class Request:
 class Outlet(AbstractContextManager["Outlet"]):
     """Publishes messages, keeps the child alive and brings control requests; for one thread.
 
-    address, control: where subscribers and commands connect, known at once; http: once open. subscribers: connected
+    address, control, http: where subscribers, commands and browsers connect, known at once. subscribers: connected
     now. restarts: how often the child was started anew, and failure, why the last time.
     """
 
@@ -102,7 +104,6 @@ class Outlet(AbstractContextManager["Outlet"]):
         self.http: str | None = None
         self.subscribers = self.restarts = 0
         self.failure: str | None = None
-        self.memory_mb = 0.0
         self._subscriptions = (0, 0.0)  # how many, and since when
         self._troubles: list[str] = []
         self._requests: list[Request] = []
@@ -112,6 +113,7 @@ class Outlet(AbstractContextManager["Outlet"]):
         self._failures, self._started_s, self._restart_s, self._looked_s = 0, 0.0, 0.0, 0.0
         self._backoff = Backoff(*BACK_OFF_S, HEALTHY_S)
         self._listeners: dict[str, Listener] = {}
+        self._page: socket.socket | None = None
         self._history = History()
         with ExitStack() as opening:
             opening.callback(self._history.close)
@@ -126,7 +128,10 @@ class Outlet(AbstractContextManager["Outlet"]):
                 check_bind(spec.control, spec.keys, "--control")
                 self._listeners["control"] = opening.enter_context(Listener(spec.control, "--control"))
                 self.control = self._listeners["control"].address
-            if self._listeners or spec.http:
+            if spec.http:
+                self._page = opening.enter_context(listen(spec.http))
+                self.http = bound(self._page)
+            if self._listeners or self._page:
                 try:
                     self._start()
                 except OSError as error:
@@ -164,9 +169,9 @@ class Outlet(AbstractContextManager["Outlet"]):
         parcel = _parcel(message, name, payload, to_bus)
         if self._journal is not None and parcel.does & KEEP:
             self._write_down(self._journal, payload)
-        if self._listeners or self._spec.http:
+        if self._listeners or self._page:
             self._history.add(parcel)
-            if self._child is not None and (to_bus or self._spec.http):
+            if self._child is not None and (to_bus or self._page):
                 self._child.send(frame(MESSAGE, parcel.body()), spare=not parcel.does & KEEP)
             if time.monotonic() - self._looked_s > TURN_S:
                 self._look()
@@ -227,6 +232,9 @@ class Outlet(AbstractContextManager["Outlet"]):
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        if self._page is not None:
+            self._page.close()
+            self._page = None
 
     def _write_down(self, journal: Journal, payload: bytes) -> None:
         try:
@@ -242,7 +250,9 @@ class Outlet(AbstractContextManager["Outlet"]):
     def _start(self, restarts: int = 0) -> None:
         """Starts the child. restarts: how often that makes. OSError where the system has no memory or file to spare."""
         history = self._history.files()
-        descriptors = [listener.fileno() for listener in self._listeners.values()] + [fd for fd, _ in history]
+        descriptors = [one.fileno() for one in self._listeners.values()] + [fd for fd, _ in history]
+        if self._page is not None:
+            descriptors.append(self._page.fileno())
         self._child = Child(self._spec.memory_mb, descriptors)
         self._started_s, self._restart_s, self.restarts = time.monotonic(), 0.0, restarts
         sockets = {name: (one.fileno(), one.address) for name, one in self._listeners.items()}
@@ -251,7 +261,7 @@ class Outlet(AbstractContextManager["Outlet"]):
                 CONFIG,
                 **{name: sockets.get(name) for name in ("publish", "replay", "control")},
                 keys=str(self._spec.keys) if self._spec.keys else None,
-                http=self.http or self._spec.http,
+                http=self._page.fileno() if self._page else None,
                 journal=str(self._spec.journal.absolute()) if self._spec.journal else None,
                 history=history,
                 restarts=restarts,
@@ -314,11 +324,10 @@ class Outlet(AbstractContextManager["Outlet"]):
         fields = heard(body)
         if kind == PULSE:
             self.subscribers, subscriptions = int(fields["subscribers"]), int(fields["subscriptions"])
-            self.memory_mb = fields["memory_mb"]
             if subscriptions != self._subscriptions[0]:
                 self._subscriptions = (subscriptions, time.monotonic())
         elif kind == BOUND:
-            self._open, self.http = True, fields["http"]
+            self._open = True
         elif kind == REQUEST and self._child is not None:
             self._requests.append(Request(fields["number"], fields["body"], self._child.pid))
         elif kind == TELL:
