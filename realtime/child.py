@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from realtime.outlet_wire import FrameError, Reader
@@ -27,27 +27,41 @@ class Child:
     """One run of `python -m realtime.outlet_child`.
 
     silent_s: how long nothing was heard of it while somebody listened. dropped: frames that were let go because
-    it was slow.
+    it was slow. fault: what it said that cannot be understood.
     """
 
     def __init__(self, memory_mb: int, descriptors: Sequence[int]) -> None:
-        """descriptors: what it inherits, by the same numbers. Returns before it has begun to load."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self._socket, self._reader = ours, Reader()
+        """descriptors: what it inherits, by the same numbers. Returns before it has begun to load.
+
+        Errors: OSError where there is no memory, file or process to spare; then nothing is left open.
+        """
+        self._reader = Reader()
         self._backlog: deque[memoryview] = deque()
         self.backlog = self.dropped = 0
         self.ended, self.silent_s = False, 0.0
         self.hung = False  # it was ended because it did not answer
+        self.fault: str | None = None
         self._looked_s = time.monotonic()
-        self._words = os.memfd_create("pcle-live-words", os.MFD_CLOEXEC)  # a pipe would block who fills it
+        with ExitStack() as opening:
+            self._socket, theirs = socket.socketpair()
+            opening.callback(self._socket.close)
+            opening.callback(theirs.close)
+            self._socket.setblocking(False)
+            self._words = os.memfd_create("pcle-live-words", os.MFD_CLOEXEC)  # a pipe would block who fills it
+            opening.callback(os.close, self._words)
+            self._process = self._run(theirs, memory_mb, descriptors)
+            opening.pop_all()
+        theirs.close()
+        self.pid = self._process.pid
+
+    def _run(self, theirs: socket.socket, memory_mb: int, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-m", "realtime.outlet_child", str(theirs.fileno()), str(os.getpid())]
         # The child begins with these signals blocked: a Ctrl-C that comes while it loads must not end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*command, str(memory_mb)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -57,8 +71,6 @@ class Child:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-        self.pid = self._process.pid
 
     def fileno(self) -> int:
         """For polling."""
@@ -121,9 +133,13 @@ class Child:
             self.silent_s = 0.0
             try:
                 found += self._reader.feed(piece)
-            except FrameError:
-                self.ended = True
+            except FrameError as error:
+                self.spoilt(error)
         return found
+
+    def spoilt(self, error: Exception) -> None:
+        """Says that what it told cannot be understood: the conversation is over."""
+        self.ended, self.fault = True, f"it said what no child of ours says: {error!r:.100}"
 
     def kill(self) -> None:
         """Ends it at once; `gone` tells when it is."""

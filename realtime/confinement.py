@@ -37,9 +37,3 @@ def _limit(what: int, most: int) -> None:
     hard = resource.getrlimit(what)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(what, (most, most))
-
-
-def resident_mb() -> float:
-    """Memory of this process that is in RAM."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return round(int(file.read().split()[1]) * resource.getpagesize() / 2**20, 1)

@@ -12,13 +12,15 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
+
+from realtime.memory import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("online", "stalled", "frozen", "dark", "degraded", "reconnecting", "offline", "ended")
 AGES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
-SILENT_NS = 3_000_000_000
+SILENT_NS = 3_000_000_000  # a line that told nothing for so long is not alive
 MOST_SERIES = 2000  # of events by action; what comes beyond is counted as the action "other"
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Labels, float]  # suffix of the name, labels, value
@@ -194,15 +196,13 @@ def number(value: float) -> str:
 
 def process_families() -> list[str]:
     """Memory and open files of this very process, under the names that every exporter uses."""
-    lines = []
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        memory, opened = float(pages * os.sysconf("SC_PAGE_SIZE")), float(len(os.listdir("/proc/self/fd")))
+    lines, resident = [], resident_bytes()
+    if resident is not None:
         what = "Resident memory of the process that serves this page."
-        lines += render("process_resident_memory_bytes", "gauge", what, [("", (), memory)])
+        lines += render("process_resident_memory_bytes", "gauge", what, [("", (), float(resident))])
+    with suppress(OSError):  # no Linux, or no file to spare: the page goes without
+        opened = float(len(os.listdir("/proc/self/fd")))
         lines += render("process_open_fds", "gauge", "Open files and sockets of that process.", [("", (), opened)])
-    except OSError:  # no Linux, or no file to spare: the page goes without
-        pass
     spent = round(time.process_time(), 3)
     return lines + render("process_cpu_seconds_total", "counter", "Processor time of that process.", [("", (), spent)])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from realtime.addresses import check_bind
+from realtime.backoff import Backoff
 from realtime.child import BACKLOG_FULL, Child
 from realtime.errors import LineError, UsageError
 from realtime.history import History
@@ -45,13 +47,14 @@ from realtime.outlet_wire import (
     heard,
     say,
 )  # fmt: skip
+from realtime.web.address import bound, listen
 from realtime.wire import family, topic
 
 OPEN_S = 15.0  # how long the child may take to be there
 HANG_S = 2.0  # silence after which it is taken for hung
 CLOSE_S = 1.5  # how long it may take to let the last messages out
 TURN_S = 0.05  # publishing alone looks after the child so often
-BACK_OFF_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # before each restart in a row
+BACK_OFF_S = (0.1, 5.0)  # bounds of the wait before the second restart in a row and later ones; the first is at once
 HEALTHY_S = 60.0  # after which the row begins anew
 SETTLE_S = 0.05  # the subscriptions of one subscriber arrive together
 
@@ -85,14 +88,15 @@ class Request:
 class Outlet(AbstractContextManager["Outlet"]):
     """Publishes messages, keeps the child alive and brings control requests; for one thread.
 
-    address, control: where subscribers and commands connect, known at once; http: once open. subscribers: connected
+    address, control, http: where subscribers, commands and browsers connect, known at once. subscribers: connected
     now. restarts: how often the child was started anew, and failure, why the last time.
     """
 
     def __init__(self, spec: OutletSpec) -> None:
         """Takes the addresses and starts the child, without waiting for it: models load meanwhile.
 
-        Errors: AddressError (in use), UsageError (an address or the journal cannot be).
+        Errors: AddressError (in use), UsageError (an address or the journal cannot be), LineError (no child can be
+        started).
         """
         self._spec = spec
         self.address: str | None = None
@@ -100,7 +104,6 @@ class Outlet(AbstractContextManager["Outlet"]):
         self.http: str | None = None
         self.subscribers = self.restarts = 0
         self.failure: str | None = None
-        self.memory_mb = 0.0
         self._subscriptions = (0, 0.0)  # how many, and since when
         self._troubles: list[str] = []
         self._requests: list[Request] = []
@@ -108,7 +111,9 @@ class Outlet(AbstractContextManager["Outlet"]):
         self._open = False
         self._child: Child | None = None
         self._failures, self._started_s, self._restart_s, self._looked_s = 0, 0.0, 0.0, 0.0
+        self._backoff = Backoff(*BACK_OFF_S, HEALTHY_S)
         self._listeners: dict[str, Listener] = {}
+        self._page: socket.socket | None = None
         self._history = History()
         with ExitStack() as opening:
             opening.callback(self._history.close)
@@ -123,8 +128,17 @@ class Outlet(AbstractContextManager["Outlet"]):
                 check_bind(spec.control, spec.keys, "--control")
                 self._listeners["control"] = opening.enter_context(Listener(spec.control, "--control"))
                 self.control = self._listeners["control"].address
-            if self._listeners or spec.http:
-                self._start()
+            if spec.http:
+                self._page = opening.enter_context(listen(spec.http))
+                self.http = bound(self._page)
+            if self._listeners or self._page:
+                try:
+                    self._start()
+                except OSError as error:
+                    raise LineError(
+                        f"cannot start the process that holds the sockets: {error}; is there memory left, and room for "
+                        "files and processes (ulimit -n -u)?"
+                    ) from error
             opening.pop_all()
 
     def open(self) -> None:
@@ -155,9 +169,9 @@ class Outlet(AbstractContextManager["Outlet"]):
         parcel = _parcel(message, name, payload, to_bus)
         if self._journal is not None and parcel.does & KEEP:
             self._write_down(self._journal, payload)
-        if self._listeners or self._spec.http:
+        if self._listeners or self._page:
             self._history.add(parcel)
-            if self._child is not None and (to_bus or self._spec.http):
+            if self._child is not None and (to_bus or self._page):
                 self._child.send(frame(MESSAGE, parcel.body()), spare=not parcel.does & KEEP)
             if time.monotonic() - self._looked_s > TURN_S:
                 self._look()
@@ -218,6 +232,9 @@ class Outlet(AbstractContextManager["Outlet"]):
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        if self._page is not None:
+            self._page.close()
+            self._page = None
 
     def _write_down(self, journal: Journal, payload: bytes) -> None:
         try:
@@ -230,21 +247,24 @@ class Outlet(AbstractContextManager["Outlet"]):
             )
             journal.close()
 
-    def _start(self) -> None:
+    def _start(self, restarts: int = 0) -> None:
+        """Starts the child. restarts: how often that makes. OSError where the system has no memory or file to spare."""
         history = self._history.files()
-        descriptors = [listener.fileno() for listener in self._listeners.values()] + [fd for fd, _ in history]
+        descriptors = [one.fileno() for one in self._listeners.values()] + [fd for fd, _ in history]
+        if self._page is not None:
+            descriptors.append(self._page.fileno())
         self._child = Child(self._spec.memory_mb, descriptors)
-        self._started_s, self._restart_s = time.monotonic(), 0.0
+        self._started_s, self._restart_s, self.restarts = time.monotonic(), 0.0, restarts
         sockets = {name: (one.fileno(), one.address) for name, one in self._listeners.items()}
         self._child.send(
             say(
                 CONFIG,
                 **{name: sockets.get(name) for name in ("publish", "replay", "control")},
                 keys=str(self._spec.keys) if self._spec.keys else None,
-                http=self.http or self._spec.http,
+                http=self._page.fileno() if self._page else None,
                 journal=str(self._spec.journal.absolute()) if self._spec.journal else None,
                 history=history,
-                restarts=self.restarts,
+                restarts=restarts,
                 session=self._history.session,
                 following=self._history.following,
             )
@@ -256,11 +276,14 @@ class Outlet(AbstractContextManager["Outlet"]):
         child = self._child
         if child is None:
             if self._restart_s and now_s >= self._restart_s:
-                self.restarts += 1
-                self._start()
+                self._start_anew(now_s)
             return
         for kind, body in child.listen():
-            self._heed(kind, body)
+            try:
+                self._heed(kind, body)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:  # FrameError is a ValueError
+                child.spoilt(error)
+                break
         child.flush()
         if not child.ended and child.silent_s <= (HANG_S if self._open else OPEN_S) and child.backlog <= BACKLOG_FULL:
             return
@@ -268,17 +291,29 @@ class Outlet(AbstractContextManager["Outlet"]):
         if child.gone():  # else at the next look: a large process takes a moment to be taken down
             self._bury(child, now_s)
 
+    def _start_anew(self, now_s: float) -> None:
+        try:
+            self._start(self.restarts + 1)
+        except OSError as error:
+            self.failure = f"it cannot be started: {error.strerror or error}"
+            self._restart_s = now_s + self._pause_s()
+            log.warning("the process that holds the sockets is away (%s); it is tried again", self.failure)
+
+    def _pause_s(self) -> float:
+        """How long to wait before the next restart, one more having failed."""
+        self._failures += 1
+        return self._backoff.wait_s() if self._failures > 1 else 0.0
+
     def _bury(self, child: Child, now_s: float) -> None:
-        self.failure = "it hung" if child.hung else _cause(child)
+        self.failure = child.fault or ("it hung" if child.hung else _cause(child))
         again = child.code == AGAIN
-        if now_s - self._started_s > HEALTHY_S or again:
+        if now_s - self._started_s >= HEALTHY_S or again:
             self._failures = 0
-        pause_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
-        self._failures += not again
+            self._backoff.was_healthy(HEALTHY_S)
         child.close()
         self._child, self._open = None, False
         self.subscribers, self._subscriptions = 0, (0, now_s)
-        self._restart_s = now_s + pause_s
+        self._restart_s = now_s + (0.0 if again else self._pause_s())
         log.log(
             logging.INFO if again else logging.WARNING,
             "the process that holds the sockets ended (%s); it is started anew, and what it missed can be had again",
@@ -288,11 +323,11 @@ class Outlet(AbstractContextManager["Outlet"]):
     def _heed(self, kind: int, body: bytes) -> None:
         fields = heard(body)
         if kind == PULSE:
-            self.subscribers, self.memory_mb = fields["subscribers"], fields["memory_mb"]
-            if fields["subscriptions"] != self._subscriptions[0]:
-                self._subscriptions = (fields["subscriptions"], time.monotonic())
+            self.subscribers, subscriptions = int(fields["subscribers"]), int(fields["subscriptions"])
+            if subscriptions != self._subscriptions[0]:
+                self._subscriptions = (subscriptions, time.monotonic())
         elif kind == BOUND:
-            self._open, self.http = True, fields["http"]
+            self._open = True
         elif kind == REQUEST and self._child is not None:
             self._requests.append(Request(fields["number"], fields["body"], self._child.pid))
         elif kind == TELL:

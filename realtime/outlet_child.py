@@ -8,9 +8,11 @@ zmq and the standard library only, so that it is there before the models are; th
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,10 +24,11 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from realtime.bus import HIGH_WATER, KEEPALIVE_S
-from realtime.confinement import confine, resident_mb
+from realtime.confinement import confine
 from realtime.errors import LineError, UsageError
 from realtime.history import read_history
 from realtime.journal import read_tail
+from realtime.memory import resident_bytes
 from realtime.outlet_wire import (
     AGAIN,
     ANSWER,
@@ -42,6 +45,7 @@ from realtime.outlet_wire import (
     Parcel,
     Reader,
     heard,
+    requested,
     say,
 )  # fmt: skip
 from realtime.replay import reply
@@ -93,13 +97,17 @@ class Peers:
 
 
 class Channel(logging.Handler):
-    """The child's end of the conversation with its line; what modules log goes to the line as well."""
+    """The child's end of the conversation with its line; what modules log goes to the line as well.
+
+    The page's thread logs too, so any thread may speak; one listens.
+    """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(logging.WARNING)
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
         self._reader, self._unsent = Reader(), bytearray()
+        self._speaks = threading.Lock()  # of what is unsent; nothing is logged while it is held
 
     def fileno(self) -> int:
         """For polling."""
@@ -107,14 +115,19 @@ class Channel(logging.Handler):
 
     def say(self, kind: int, **fields: Any) -> bool:
         """Sends a frame as soon as the line takes it; False where too much waits already, and then it is dropped."""
-        if len(self._unsent) > UNSENT_AT_MOST:
-            return False
-        self._unsent += say(kind, **fields)
-        self.flush()
-        return True
+        with self._speaks:
+            if len(self._unsent) > UNSENT_AT_MOST:
+                return False
+            self._unsent += say(kind, **fields)
+            self._send()
+            return True
 
     def flush(self) -> None:
         """Sends what waits, as far as the line takes it."""
+        with self._speaks:
+            self._send()
+
+    def _send(self) -> None:
         with suppress(BlockingIOError, ConnectionError):  # a line that is gone shows when it is read
             while self._unsent:
                 del self._unsent[: self._socket.send(self._unsent)]
@@ -143,7 +156,7 @@ class Child:
         self._poller = zmq.Poller()
         self._ring = Ring()
         self._gate: Any = None  # realtime.zap.Gate
-        self._web: Any = None  # realtime.web.WebServer
+        self._page: Any = None  # realtime.outlet_page.Page
         self._publisher: Socket | None = None
         self._peers: Peers | None = None
         self._serves: dict[Any, Serve] = {}
@@ -170,6 +183,8 @@ class Child:
             for sock, serve in self._serves.items():
                 if sock in ready:
                     serve(sock)
+            if self._page is not None:
+                self._page.tend()
             self._pulse()
             if self._gate is not None and self._gate.changed():
                 return AGAIN  # who was revoked stays connected until every socket is closed
@@ -191,8 +206,8 @@ class Child:
         self._ring.add(parcel)
         if self._publisher is not None and parcel.does & PUBLISH:
             self._publisher.send_multipart((parcel.topic.encode(), parcel.payload), zmq.NOBLOCK)
-        if self._web is not None:
-            self._web.feed(parcel.topic, parcel.payload)
+        if self._page is not None:
+            self._page.feed(parcel.topic, parcel.payload)
 
     def _open(self, config: dict[str, Any]) -> None:
         """Takes over the listening sockets and what was published before; then the line hears that all is open."""
@@ -200,13 +215,13 @@ class Child:
             for family, session, seq, payload in read_tail(Path(config["journal"])):
                 self._ring.keep(family, session, seq, payload)
         if config["http"]:
-            from realtime.web import WebServer
+            from realtime.outlet_page import Page
 
-            self._web = WebServer(config["http"])
+            self._page = Page(config["http"], self._ring.newest)
         for parcel in read_history([(int(descriptor), int(size)) for descriptor, size in config["history"]]):
             self._ring.add(parcel)
-            if self._web is not None:  # a page is to know what was, also after we were started anew
-                self._web.feed(parcel.topic, parcel.payload)
+            if self._page is not None:  # a page is to know what was, also after we were started anew
+                self._page.feed(parcel.topic, parcel.payload)
         if config["session"]:
             self._ring.started(config["session"], config["following"])
         self._restarts = config["restarts"]
@@ -219,7 +234,7 @@ class Child:
             self._bound(zmq.ROUTER, config["replay"], ANSWERS_WAITING, self._answer, keys)
         if config["control"]:
             self._control = self._bound(zmq.ROUTER, config["control"], ANSWERS_WAITING, self._forward, keys)
-        self._channel.say(BOUND, http=None if self._web is None else self._web.address)
+        self._channel.say(BOUND)
 
     def _guard(self, folder: Path) -> Secure:
         """Lets nobody in whose key is not listed; before any socket is bound."""
@@ -289,7 +304,7 @@ class Child:
             except zmq.Again:
                 return
             try:
-                fields = heard(request)
+                fields = requested(request)
                 if "get" in fields:  # what was published: the line need not be asked
                     control.send_multipart([*envelope, *reply(request, self._ring)], zmq.NOBLOCK)
                     continue
@@ -316,13 +331,14 @@ class Child:
         figures = (self._peers.count if self._peers else 0, len(self._topics))
         if now_s - self._pulsed_s >= (PULSE_S if figures == self._told else PULSE_S / 10):
             self._pulsed_s, self._told = now_s, figures
-            if self._web is not None:
-                self._web.note(subscribers=figures[0], outlet_restarts=self._restarts)
-            refused = 0 if self._gate is None else self._gate.refused
-            memory_mb = resident_mb()
-            self._channel.say(
-                PULSE, subscribers=figures[0], subscriptions=figures[1], memory_mb=memory_mb, refused=refused
-            )
+            if self._page is not None:
+                self._page.note(
+                    subscribers=figures[0],
+                    outlet_restarts=self._restarts,
+                    outlet_memory_bytes=resident_bytes() or math.nan,
+                    handshakes_refused=0 if self._gate is None else self._gate.refused,
+                )
+            self._channel.say(PULSE, subscribers=figures[0], subscriptions=figures[1])
         self._channel.flush()
 
     def _over(self) -> bool:
@@ -333,8 +349,8 @@ class Child:
         return now_s >= self._closing_s or not (self._peers and self._peers.count) or now_s - self._asked_s > 0.1
 
     def _close(self) -> None:
-        if self._web is not None:
-            self._web.close()
+        if self._page is not None:
+            self._page.close()
         self._context.destroy(linger=LINGER_MS)
 
 

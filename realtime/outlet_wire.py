@@ -20,6 +20,7 @@ BOUND, PULSE, REQUEST, REFUSED, TELL = 16, 17, 18, 19, 20
 KINDS = frozenset((CONFIG, MESSAGE, ANSWER, CLOSE, BOUND, PULSE, REQUEST, REFUSED, TELL))
 AGAIN = 75  # exit code of a child that wants to be started anew at once
 LARGEST_BODY = 16 << 20
+DEEPEST_REQUEST = 32  # levels of a stranger's request: what we can just read, the line with its deeper stack cannot
 
 # What the child does with a message.
 PUBLISH, KEEP, NEWEST, OVER = 1, 2, 4, 8
@@ -90,6 +91,18 @@ def heard(body: bytes) -> dict[str, Any]:
         raise FrameError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise FrameError(f"not a JSON object but {type(fields).__name__}")
+    return fields
+
+
+def requested(body: bytes) -> dict[str, Any]:
+    """A stranger's JSON object, flat enough to be handed on; FrameError where it is none."""
+    fields = heard(body)
+    level: list[Any] = [fields]
+    for _ in range(DEEPEST_REQUEST):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [one for one in level if isinstance(one, dict | list)]
+    if level:
+        raise FrameError(f"nested more than {DEEPEST_REQUEST} deep")
     return fields
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import secrets
 import signal
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
+from realtime.backoff import Backoff
 from realtime.notify import FLEET, die_with_parent
 
 State = Literal["waiting", "starting", "running", "ending", "ended", "given up"]
@@ -64,11 +64,12 @@ class LineProcess:
         *,
         endless: bool,
         pace: Pace | None = None,
+        backoff: Backoff | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """tell: takes (name, line, level of logging) of each change. pass_on: (name, line) of all that it says.
 
-        endless: the source has no end, so an exit code 0 is no end.
+        endless: the source has no end, so an exit code 0 is no end. backoff: by default of the pace's times.
         """
         self.name, self.code = name, 0
         self.status, self.starts, self.failures = "", 0, 0
@@ -76,6 +77,7 @@ class LineProcess:
         self._command, self._endless = list(command), endless
         self._tell, self._pass_on = tell, pass_on
         self._pace, self._now_s = pace or Pace(), now_s
+        self._backoff = backoff or Backoff(self._pace.shortest_s, self._pace.longest_s, self._pace.healthy_s)
         self._process: subprocess.Popen[bytes] | None = None
         self._due_s = self._now_s()  # of the next start, of the next sign of life, or of the kill
         self._ready_s = 0.0
@@ -114,8 +116,8 @@ class LineProcess:
             self._ended(code)
         elif now_s >= self._due_s:
             self._overdue()
-        elif self.state == "running" and self.failures and now_s - self._ready_s >= self._pace.healthy_s:
-            self.failures = 0
+        elif self.failures:
+            self._look_at_health()
 
     def hear(self) -> None:
         """Reads every datagram that has come. Only those of the running process itself count."""
@@ -222,9 +224,8 @@ class LineProcess:
             pass  # what it said last; its own children may hold the pipe, and then nothing more comes
         if self._process.stderr is not None:
             self._process.stderr.close()
+        self._look_at_health()
         self._process, was, self.code = None, self.state, code
-        if self.state == "running" and self._now_s() - self._ready_s >= self._pace.healthy_s:
-            self.failures = 0
         why = f"exit code {code}, {MEANING.get(code, 'unknown')}" if code >= 0 else f"died of {_signal_name(-code)}"
         if was == "ending":
             self.state = "ended"
@@ -238,9 +239,13 @@ class LineProcess:
         else:
             self._again(why)
 
+    def _look_at_health(self) -> None:
+        if self.up_s >= self._pace.healthy_s:
+            self.failures = 0
+            self._backoff.was_healthy(self.up_s)
+
     def _again(self, why: str) -> None:
-        bound_s = min(self._pace.longest_s, self._pace.shortest_s * 2 ** min(self.failures, 30))
-        wait_s = random.uniform(0, bound_s)
+        wait_s = self._backoff.wait_s()
         self.failures += 1
         self.state, self._due_s = "waiting", self._now_s() + wait_s
         still = f"; {self.failures} failures in a row" if self.failures >= FAILING else ""

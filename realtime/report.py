@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from realtime.clock import Clock
 from realtime.errors import LineError, UsageError
 from realtime.feed import SourceInfo
 from realtime.journal import LineFile
+from realtime.memory import resident_bytes
 from realtime.messages import (
     Action,
     ActionEvent,
@@ -376,12 +376,8 @@ def _model(bundle: Bundle, backend: str, precision: str) -> Model:
 
 
 def _memory_mb() -> float | None:
-    """Resident memory of this process; None where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return round(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
-    except OSError:
-        return None
+    resident = resident_bytes()
+    return None if resident is None else round(resident / 1e6, 1)
 
 
 def _percentiles(pair: tuple[float, float]) -> Percentiles:

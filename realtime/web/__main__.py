@@ -1,7 +1,7 @@
 """A page to watch lines that run already: `python -m realtime.web --connect tcp://127.0.0.1:5556`.
 
 A program of its own: it subscribes to each line and serves what it hears. Figures need lines with --publish-poses.
-Exit codes: 0 stopped · 2 usage · 5 address in use · 130 interrupted.
+Exit codes: 0 stopped · 1 internal error · 2 usage · 5 address in use · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from realtime.addresses import DEFAULT_ADDRESS as BUS_ADDRESS
 from realtime.command import run_command
-from realtime.errors import UsageError
+from realtime.errors import LineError, UsageError
 from realtime.messages import MessageError
 from realtime.printable import printable
 from realtime.subscriber import Subscriber
@@ -144,6 +144,15 @@ def lines(connect: tuple[str, ...]) -> list[tuple[str | None, str]]:
     return found
 
 
+def check_alive(server: WebServer, bridges: Sequence[Bridge]) -> None:
+    """LineError where a thread has ended that nobody asked to: half a page would look like a whole one."""
+    ended = [bridge.name for bridge in bridges if not bridge.is_alive()]
+    if not server.alive:
+        ended.append("the page")
+    if ended:
+        raise LineError(f"the thread of {', '.join(ended)} ended, by a fault or for lack of memory; start it again")
+
+
 def watch(options: Watch, console: Console) -> int:
     """Serves until interrupted or terminated."""
     over = threading.Event()
@@ -163,7 +172,7 @@ def watch(options: Watch, console: Console) -> int:
         say(f"watching {', '.join(address for _, address in named)} at {server.url}")
         try:
             while not over.wait(BREATH_S):  # short waits, so that Ctrl-C is heard
-                pass
+                check_alive(server, bridges)
         finally:
             for bridge in bridges:
                 bridge.stop()

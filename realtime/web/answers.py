@@ -17,6 +17,16 @@ NOTES = {
         "counter",
         "How often the process that holds the sockets was started again.",
     ),
+    "outlet_memory_bytes": (
+        "pcle_outlet_memory_bytes",
+        "gauge",
+        "Resident memory of the process that holds the sockets.",
+    ),
+    "handshakes_refused": (
+        "pcle_handshakes_refused_total",
+        "counter",
+        "Clients whose key was turned away since that process was started.",
+    ),
 }
 _OWN = (
     ("streams", "pcle_web_streams", "gauge", "Readers of /events."),

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.web.stats import SILENT_NS
+from realtime.metrics import SILENT_NS
 from realtime.web.stream import FAMILIES, sse
 
 MOST_SOURCES = 64

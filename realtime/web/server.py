@@ -39,9 +39,10 @@ class WebServer(AbstractContextManager["WebServer"]):
     Errors: UsageError (address malformed or open to the network), AddressError (in use).
     """
 
-    def __init__(self, address: str, *, most_clients: int = 32) -> None:
+    def __init__(self, address: str | socket.socket, *, most_clients: int = 32) -> None:
+        """address: HOST:PORT, or a non-blocking socket that listens already; it is closed at the end."""
         self._answers = Answers(load_files())
-        self._listener = listen(address)
+        self._listener = listen(address) if isinstance(address, str) else address
         self.address: str = bound(self._listener)
         self._most_clients, self._most = most_clients, most_clients + SPARE
         self._lock = threading.Lock()
@@ -69,7 +70,7 @@ class WebServer(AbstractContextManager["WebServer"]):
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs; it ends with close alone."""
+        """Whether the thread runs; it ends with close, or where a fault of ours or a lack of memory ends it."""
         return self._thread.is_alive()
 
     @property
@@ -100,7 +101,7 @@ class WebServer(AbstractContextManager["WebServer"]):
             self._wake()
 
     def note(self, **figures: float) -> None:
-        """Figures that no message carries, for /metrics: subscribers, outlet_restarts. ValueError for other names."""
+        """Figures that no message carries, for /metrics: those of NOTES. ValueError for other names."""
         unknown = sorted(set(figures) - set(NOTES))
         if unknown:
             raise ValueError(f"no figure {unknown[0]!r}; known: {', '.join(NOTES)}")

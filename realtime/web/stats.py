@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_ADDRESS = "127.0.0.1:8787"
-SILENT_NS = 3_000_000_000  # a line that told nothing for so long is not alive
 
 
 @dataclass(frozen=True, slots=True)

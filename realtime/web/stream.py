@@ -38,11 +38,6 @@ class Stream:
         """Whether there is anything to send, a gap to tell included."""
         return bool(self._rest or self._poses or self.lost)
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes that wait."""
-        return self._pose_bytes + self._rest_bytes
-
     def put(self, family: str, chunk: bytes) -> None:
         """Keeps one written event for the reader, if it asked for this family."""
         if family not in self.families:

@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
+from realtime.backoff import Backoff
 from realtime.config import read_cameras
 from realtime.fleet import Fleet, command_of, is_endless, picture
 from realtime.notify import Notifier
@@ -42,12 +43,12 @@ QUICK = Pace(ready_s=2.0, silence_s=0.6, drain_s=0.4, shortest_s=0.05, longest_s
 class Kept:
     """A child with what it told; tend it until something holds."""
 
-    def __init__(self, program: str, pace: Pace = QUICK, endless: bool = True) -> None:
+    def __init__(self, program: str, pace: Pace = QUICK, endless: bool = True, backoff: Backoff | None = None) -> None:
         self.told: list[str] = []
         self.said: list[str] = []
         self.child = LineProcess(
             "door", [sys.executable, "-S", "-c", program], lambda _, text, level: self.told.append(text),
-            lambda _, line: self.said.append(line), endless=endless, pace=pace,
+            lambda _, line: self.said.append(line), endless=endless, pace=pace, backoff=backoff,
         )  # fmt: skip
 
     def until(self, holds: Callable[[], bool], limit_s: float = 10.0) -> None:
@@ -133,23 +134,22 @@ def test_the_end_of_a_file_is_an_end(keep):
     assert kept.child.state == "ended" and kept.told[-1] == "ended: its source is over"
 
 
-def test_waits_grow_at_random_up_to_a_bound_and_begin_anew_after_health(monkeypatch):
-    bounds: list[float] = []
-    monkeypatch.setattr("random.uniform", lambda low, high: bounds.append(high) or 0.0)
-    kept = Kept("pass", Pace())
-    try:
-        for _ in range(10):
-            kept.child._again("it failed")
-        assert bounds == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
-    finally:
-        kept.child.close()
-    healthy = Kept(LIVES, Pace(silence_s=5, healthy_s=0.3))
-    try:
-        healthy.child.failures = 9
-        healthy.until(lambda: healthy.child.state == "running")
-        healthy.until(lambda: healthy.child.failures == 0)
-    finally:
-        healthy.child.close()
+def test_waits_grow_at_random_up_to_a_bound_and_begin_anew_after_health(keep):
+    failing = keep("pass", backoff=Backoff(chance=lambda: 1.0)).child
+    waits = []
+    for _ in range(10):
+        failing._again("it failed")
+        waits.append(round(failing._due_s - time.monotonic(), 1))
+    assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    healthy = keep(LIVES, Pace(silence_s=5, healthy_s=0.3), backoff=Backoff(10.0, 80.0, 0.3, chance=lambda: 1.0))
+    for _ in range(5):
+        healthy.child._again("it failed")
+    healthy.child._due_s = 0.0
+    healthy.until(lambda: healthy.child.state == "running")
+    healthy.until(lambda: healthy.child.failures == 0)
+    os.kill(healthy.child.pid, signal.SIGKILL)
+    healthy.until(lambda: healthy.child.state == "waiting")
+    assert healthy.told[-1] == "died of SIGKILL: again in 10.0 s"
 
 
 def test_who_does_not_hear_is_killed_after_the_time_to_drain(keep):

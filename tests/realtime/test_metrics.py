@@ -185,12 +185,14 @@ def test_the_page_serves_them_with_its_own_figures():
     with WebServer("127.0.0.1:*") as server:
         WatchedLine(server.feed).heartbeat()
         server.note(subscribers=2, outlet_restarts=1)
+        server.note(outlet_memory_bytes=3e7, handshakes_refused=4)
         with urllib.request.urlopen(f"{server.url}metrics", timeout=5) as answer:
             assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
             found = read(answer.read())
-        with pytest.raises(ValueError, match="known: subscribers, outlet_restarts"):
+        with pytest.raises(ValueError, match="known: subscribers, outlet_restarts, outlet_memory_bytes, hand"):
             server.note(moods=1)
     assert (found["pcle_subscribers", ()], found["pcle_outlet_restarts_total", ()]) == (2, 1)
+    assert (found["pcle_outlet_memory_bytes", ()], found["pcle_handshakes_refused_total", ()]) == (3e7, 4)
     assert found["pcle_web_requests_total", ()] == 1
     assert found["process_resident_memory_bytes", ()] > 1e6 and found["process_open_fds", ()] > 3
 

@@ -8,21 +8,23 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zmq
 
-from realtime.errors import UsageError
+from realtime.errors import LineError, UsageError
 from realtime.keys import ServerKeys, make_client, make_server
 from realtime.messages import decode
 from realtime.outlet import Outlet, OutletSpec
-from realtime.web.__main__ import lines, renamed
+from realtime.web.__main__ import check_alive, lines, renamed
 from tests.realtime.watched_line import WatchedLine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +143,15 @@ def test_a_page_knows_what_was_open_when_the_sockets_process_was_killed():
                 time.sleep(0.05)
         assert [(one["event"]["id"], one["open"]) for one in told["sources"]["cam0"]["events"]] == [("e1", True)]
         assert told["sources"]["cam0"]["state"] == "online"
+
+
+def test_a_thread_that_ended_ends_the_program():
+    page, running = SimpleNamespace(alive=True), threading.current_thread()
+    check_alive(page, [running])
+    with pytest.raises(LineError, match=r"the thread of bridge tcp://127\.0\.0\.1:1 ended"):
+        check_alive(page, [running, threading.Thread(name="bridge tcp://127.0.0.1:1")])
+    with pytest.raises(LineError, match="the thread of the page ended"):
+        check_alive(SimpleNamespace(alive=False), [running])
 
 
 def test_two_lines_whose_sources_are_called_alike_need_names():
