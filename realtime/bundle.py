@@ -114,7 +114,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Reads and checks a bundle folder: every key, every rule, every file's size and sha256. Raises BundleError."""
     folder = Path(path)
     if not folder.is_dir():
-        raise BundleError(f"bundle {folder}: no such folder; give --bundle a folder that holds bundle.json")
+        raise BundleError(f"bundle {folder}: no such folder; name one that holds bundle.json")
     bundle = _parse(folder, _document(folder))
     for name in bundle.files:
         bundle.read(name)
@@ -126,7 +126,7 @@ def _document(folder: Path) -> Any:
     file = folder / "bundle.json"
     try:
         if not file.is_file():
-            raise BundleError(f"bundle {folder}: it holds no bundle.json; give --bundle a folder that does")
+            raise BundleError(f"bundle {folder}: it holds no bundle.json; name a folder that does")
         with file.open("rb") as stream:
             raw = stream.read(_MOST_JSON + 1)
         if len(raw) > _MOST_JSON:

@@ -29,8 +29,8 @@ EXAMPLES = f"""examples:
   python -m realtime.run --camera 0 --control {DEFAULT_CONTROL}       a line that can be asked; then, elsewhere:
   python -m realtime.control stats                         how it is doing
   python -m realtime.control actions                       what it recognises, and from which score on
-  python -m realtime.control disable drink_water           ends what is open of it, and starts it no more
-  python -m realtime.control enable drink_water
+  python -m realtime.control disable wave           ends what is open of it, and starts it no more
+  python -m realtime.control enable wave
   python -m realtime.control events since 120              events again from number 120 on, one JSON a line
   python -m realtime.control events since 0 status SESSION another family, another session
   python -m realtime.control reload models/new             another bundle, if it is a good one; else nothing changes

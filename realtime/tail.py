@@ -137,7 +137,8 @@ def _enough(options: Tail, printed: int) -> None:
     if printed < (options.count or 1):
         raise SourceError(
             f"{printed} messages from {options.address} under {' '.join(options.topics)}, then none for "
-            f"{options.timeout_s} s; is the line running with --pub {options.address}?"
+            f"{options.timeout_s} s; is the line running with --pub {options.address}? "
+            "A line with keys needs --keys FILE here"
         )
 
 

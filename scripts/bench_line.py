@@ -1,4 +1,4 @@
-"""Measures the line on this machine against its bounds: python scripts/bench_line.py --help
+"""Measures the line on this machine against its bounds: python -m scripts.bench_line --help
 
 Measurements on one video with a person, and one on a video with several:
 start   the line as its own process: seconds to the first pose that a subscriber holds, and peak memory over the file;
@@ -60,9 +60,9 @@ BLOCK = 30  # frames in a row for each of the two loops
 SLOW_FPS = 7.0
 
 EXAMPLES = """examples:
-  python scripts/bench_line.py                                 the video of the research material, the shipped bundle
-  python scripts/bench_line.py --pose mediapipe                the line with MediaPipe itself
-  python scripts/bench_line.py --video FILE --json out.json    any video with one person in it, figures also as JSON
+  python -m scripts.bench_line                                 the video of the research material, the shipped bundle
+  python -m scripts.bench_line --pose mediapipe                the line with MediaPipe itself
+  python -m scripts.bench_line --video FILE --json out.json    any video with one person in it, figures also as JSON
 
 exit codes: 0 every figure is within its bound, 1 one is not, 2 usage, 3 bundle refused, 4 video cannot be opened,
   130 interrupted

@@ -1,4 +1,4 @@
-"""What several tracked people cost after the pose: `python scripts/bench_people.py`.
+"""What several tracked people cost after the pose: `python -m scripts.bench_people`.
 
 Plays 1, 2, 4 and 8 people, all moving, through window, model and decoder at 30 frames a second of capture time, and
 holds the time of a frame to the time that a frame has. People come into view at once, so that all their windows are
@@ -33,8 +33,8 @@ from realtime.window import WindowBuffer  # noqa: E402
 DEMO = ROOT / "realtime" / "assets" / "demo.mcap"
 FPS = 30.0
 EXAMPLES = """examples:
-  python scripts/bench_people.py
-  python scripts/bench_people.py --people 8 16 --stride-frames 4
+  python -m scripts.bench_people
+  python -m scripts.bench_people --people 8 16 --stride-frames 4
 """
 
 

@@ -1,4 +1,4 @@
-"""Measures the LiteRT pose stage beside MediaPipe's: python scripts/bench_pose.py --help
+"""Measures the LiteRT pose stage beside MediaPipe's: python -m scripts.bench_pose --help
 
 Both see the same pictures of the same videos in turns, one person wanted:
 landmarks  what both networks' runners say before any smoothing of ours, frame by frame: pixels and millimetres apart;
@@ -43,8 +43,8 @@ WARM = 5  # frames at the start whose cost does not count
 T = TypeVar("T")
 
 EXAMPLES = """examples:
-  python scripts/bench_pose.py                       three videos of the research material
-  python scripts/bench_pose.py --videos A.mp4 B.mp4  others, each with one person in view
+  python -m scripts.bench_pose                       three videos of the research material
+  python -m scripts.bench_pose --videos A.mp4 B.mp4  others, each with one person in view
 """
 
 

@@ -1,4 +1,4 @@
-"""Counts how often ids go to the wrong person: python scripts/id_switches.py --help
+"""Counts how often ids go to the wrong person: python -m scripts.id_switches --help
 
 On generated scenes it is known who is who, so figures are exact. Of videos it is not: what can be counted is how many
 ids there were and for how long, and pictures with numbers on the people show the rest to whoever looks at them.
@@ -26,10 +26,10 @@ from scripts.id_truth import Kept, judge
 from scripts.plain_trackers import BoxOverlap, NearestHips
 
 EXAMPLES = """examples:
-  python scripts/id_switches.py                              ten generated scenes, 20 times each, 30 frames a second
-  python scripts/id_switches.py --baseline                   and what two plain trackers make of them
-  python scripts/id_switches.py --scenes three --fps 10      one scene at a slow camera's rate
-  python scripts/id_switches.py --videos A.mp4 --persons 6 --draw /tmp/look    real pictures, numbered, to look at
+  python -m scripts.id_switches                              ten generated scenes, 20 times each, 30 frames a second
+  python -m scripts.id_switches --baseline                   and what two plain trackers make of them
+  python -m scripts.id_switches --scenes three --fps 10      one scene at a slow camera's rate
+  python -m scripts.id_switches --videos A.mp4 --persons 6 --draw /tmp/look    real pictures, numbered, to look at
 
 exit codes: 0 no more scenes with a switched id than --most-switched allows, 1 more, 2 usage, 4 video cannot be opened,
   130 interrupted
