@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install install-test demo test lint format bench faults soak clean
+.PHONY: help install install-test demo test test-again lint format bench faults soak clean
 
 # A Python of 3.10 to 3.12 that can make environments; name another with `make demo PYTHON=/path/to/python3.12`.
 PYTHON ?=
@@ -41,6 +41,9 @@ demo: $(RUNTIME) ## plays a recording through the whole line and prints the even
 
 test: $(TESTING) ## all tests
 	@$(PY) -m pytest
+
+test-again: $(TESTING) ## what failed the last time, once more (tests that hold times can fail on a machine at other work)
+	@$(PY) -m pytest --last-failed --last-failed-no-failures none
 
 lint: $(TESTING) ## style, format and types
 	@$(PY) -m ruff check .
