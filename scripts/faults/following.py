@@ -19,13 +19,13 @@ class Following(AbstractContextManager["Following"]):
     """Follows a line's events and recovers what it missed.
 
     lost, recovered: messages, by its gaps. session: of the publisher, None before the first. last_s: when anything
-    came. silent: whether nothing came for seconds.
+    came. silent: whether nothing, not even a heartbeat, came for seconds; silences: how often that was so.
     """
 
     def __init__(self, address: str, keys: Path | None = None, **options: Any) -> None:
         self.seen: list[tuple[float, ActionEvent | Status]] = []
         self.gaps: list[Gap] = []
-        self.lost = self.recovered = 0
+        self.lost = self.recovered = self.silences = 0
         self.session: str | None = None
         self.sessions: list[tuple[float, str]] = []
         self.last_s = time.monotonic()
@@ -70,6 +70,7 @@ class Following(AbstractContextManager["Following"]):
             now = time.monotonic()
             if isinstance(item, Silence):
                 self.silent = True
+                self.silences += 1
                 continue
             self.last_s, self.silent = now, False
             if isinstance(item, Gap):

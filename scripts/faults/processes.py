@@ -98,9 +98,14 @@ def _fleet(folder: Path, cameras: int) -> tuple[subprocess.Popen[bytes], list[st
     text = "".join(
         f'[camera.cam{k}]\nsource = "synthetic"\nseed = {k}\npub = "{address}"\n' for k, address in enumerate(addresses)
     )
-    (folder / "cameras.toml").write_text(text)
+    return _fleet_of(folder, text), addresses
+
+
+def _fleet_of(folder: Path, cameras: str) -> subprocess.Popen[bytes]:
+    """A fleet of the cameras in this TOML text; it prints to fleet.log."""
+    (folder / "cameras.toml").write_text(cameras)
     with (folder / "fleet.log").open("wb") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "realtime.fleet", str(folder / "cameras.toml")],
             cwd=ROOT,
             env=environment(),
@@ -109,7 +114,6 @@ def _fleet(folder: Path, cameras: int) -> tuple[subprocess.Popen[bytes], list[st
             stderr=log,
             start_new_session=True,
         )
-    return process, addresses
 
 
 def killed_camera(folder: Path) -> Measured:
@@ -172,34 +176,19 @@ def hung_camera(folder: Path) -> Measured:
 def bad_camera_in_a_fleet(folder: Path) -> Measured:
     """One of two cameras can never work (a damaged bundle): it is given up with a word, the other one runs."""
     address = f"ipc://{folder}/good"
-    (folder / "cameras.toml").write_text(
+    process = _fleet_of(
+        folder,
         f'[camera.bad]\nsource = "synthetic"\nbundle = "{folder}/none"\npub = "ipc://{folder}/bad"\n'
-        f'[camera.good]\nsource = "synthetic"\npub = "{address}"\n'
+        f'[camera.good]\nsource = "synthetic"\npub = "{address}"\n',
     )
-    log = folder / "fleet.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "realtime.fleet", str(folder / "cameras.toml")],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
     try:
         with Following(address) as good:
-            begun = time.monotonic()
             good.wait_session(30)
             time.sleep(8)
-            said = log.read_text(errors="replace")
+            said = (folder / "fleet.log").read_text(errors="replace")
             expect("bad" in said, f"nothing said of the camera that cannot work: {said[-300:]}")
-            starts = said.count("started") if "started" in said else 0
             expect(process.poll() is None, "the fleet ended")
-            expect(not good.silent, "the good camera went silent")
-            return Measured(
-                max(0.0, good.last_s - begun - 30), f"said once: {said.strip().splitlines()[-1][:80]}; {starts}"
-            )
+            return Measured(good.silences, f"{len(good.sessions)} session in 8 s")
     finally:
         process.terminate()
         process.wait(timeout=15)
@@ -254,9 +243,9 @@ FAULTS = (
         "F35",
         "camera that can never work",
         "one of two cameras of a fleet has no bundle",
-        "the other one's longest silence",
-        1,
-        "s",
+        "times the other one was silent for 3 s",
+        0,
+        "times",
         bad_camera_in_a_fleet,
     ),
 )
