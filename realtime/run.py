@@ -25,6 +25,7 @@ from rich.console import Console
 from realtime.backends import open_engine
 from realtime.bundle import Bundle
 from realtime.bundles import load_bundles, load_first
+from realtime.calibration import Calibration, load_calibration
 from realtime.command import run_command
 from realtime.commands import Commands
 from realtime.config import read_command_line
@@ -116,8 +117,8 @@ def outlet_spec(outputs: OutputFlags) -> OutletSpec:
     return OutletSpec(address, outputs.keys, outputs.control, outputs.http, outputs.journal)
 
 
-def open_stage(chosen: RecognitionFlags, info: SourceInfo) -> tuple[FindsPoses, int, str]:
-    """The pose stage of a source, how many people are followed, and a line about it for people."""
+def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) -> tuple[FindsPoses, int, str]:
+    """The pose stage of a source at its site, how many people are followed, and a line about it for people."""
     if info.skeletons:
         return PassThrough(), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
@@ -134,6 +135,7 @@ def run(config: Config, console: Console) -> int:
     logs = set_up(console, quiet=outputs.quiet, as_json=outputs.log_json, filters=(Scrub(),))
     stop, notifier = Stop(), Notifier.from_environment()
     follow_fleet()
+    site = load_calibration(chosen.calib)
     bundle, of_pairs = load_bundles(chosen)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         opened.callback(logs.flush)
@@ -149,7 +151,7 @@ def run(config: Config, console: Console) -> int:
         source = open_input(config)
         opened.callback(source.close)
         logs.name(source.info.id)
-        pose, persons, why = open_stage(chosen, source.info)
+        pose, persons, why = open_stage(chosen, source.info, site)
         opened.callback(pose.close)
         outlet.open()
         to = Outputs(None, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)

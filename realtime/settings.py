@@ -58,6 +58,9 @@ class RecognitionFlags:
     """Folder of the model. Default: the one that ships."""
     interactions: Path | None = None
     """Folder of a second model, for what two people do together, or `ships` for the one that ships. Default: none."""
+    calib: Path | None = None
+    """What was measured at this site by python -m calib.camera, calib.floor, calib.thresholds and calib.depth: one of
+    their files, or a folder of them. Default: nothing is known of the site."""
     pose: Annotated[str, tyro.conf.arg(metavar="auto|litert|mediapipe|FILE.onnx")] = "auto"
     """What finds skeletons in pictures: MediaPipe's two networks run by LiteRT (several people), MediaPipe itself (one
     person), or an ONNX pose model (COCO-17 joints). auto: LiteRT where it is installed, else MediaPipe."""
