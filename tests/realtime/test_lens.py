@@ -106,7 +106,7 @@ def test_a_smaller_picture_has_the_same_rays():
 
 
 def test_a_picture_of_another_shape_is_refused_by_both_sizes():
-    with pytest.raises(UsageError, match="1280x720.*640x480"):
+    with pytest.raises(UsageError, match=r"1280x720.*640x480"):
         LENSES["barrel"].rays(np.zeros((1, 2)), 640, 480)
 
 
