@@ -29,7 +29,6 @@ from calib.views import Finder, Reading, View, list_pictures, read_folder
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.feed import Source
-from realtime.lens import Lens
 from realtime.schema import SECOND_NS, Frame
 from realtime.secrets import source_of
 from realtime.slot import Change
@@ -50,7 +49,6 @@ EXAMPLES = """examples:
 exit codes: 0 ok, 1 internal error, 2 usage, or views that make no calibration, 4 pictures or source cannot be opened,
   130 interrupted (Ctrl-C)
 """
-SYNTHETIC = Lens(640, 480, 520.0, 522.0, 318.3, 243.1, (-0.28, 0.09, 0.0008, -0.0005, -0.01), "pinhole", 0.0)
 SYNTHETIC_VIEWS = 60
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
@@ -227,9 +225,10 @@ def _needs_pictures(source: Source, spec: str) -> None:
         raise UsageError(f"--source {spec} gives skeletons, and a lens is measured in pictures; name a camera or video")
 
 
-def synthetic_frames(board: Board, lens: Lens = SYNTHETIC, count: int = SYNTHETIC_VIEWS) -> Iterator[Frame]:
-    """A board held into a camera that is known."""
-    for index, (turn, place) in enumerate(synthetic.stances(board, lens, count)):
+def synthetic_frames(board: Board) -> Iterator[Frame]:
+    """A generated board before a generated lens."""
+    lens = synthetic.SYNTHETIC
+    for index, (turn, place) in enumerate(synthetic.stances(board, lens, SYNTHETIC_VIEWS)):
         picture = synthetic.picture(board, lens, turn, place, seed=index)
         yield Frame(index, index * SECOND_NS, np.repeat(picture[..., None], 3, axis=2))
 
