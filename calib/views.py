@@ -21,7 +21,7 @@ LEAST_CORNERS = 12  # of a ChArUco board that is seen in part
 LEAST_SHARE = 0.25  # and of its corners
 EDGE_PX = 5.0  # an edge wider than this, in pictures of up to 1280 pixels, is blurred; a sharp one is 1.5 to 3
 EDGE_SHARE = 0.22  # and one wider than this part of a square, however large the picture
-EDGES, EDGE_REACH = 200, 16  # so many of the steepest places are looked at, so many pixels to each side
+EDGES, EDGE_REACH = 200, 40  # so many of the steepest places are looked at, so many pixels to each side
 FAINT = 25.0  # grey levels: an edge of less is noise
 STEEPEST_PX = 9.0  # where no board is found: a picture whose steepest edges are wider than this is blurred
 
