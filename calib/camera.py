@@ -294,7 +294,10 @@ def _measure(
         task = progress.add_task(f"fitting a {model} lens to {len(views)} views", total=None)
         found, kept, out = fit_without_outliers(views, board, model, LEAST_VIEWS)
         for view, error in out:
-            say(console, f"left out {view.name}: it contradicts the others ({error:.2f} px); was the board bent or moved?")
+            say(
+                console,
+                f"left out {view.name}: it contradicts the others ({error:.2f} px); was the board bent or moved?",
+            )
         each = lambda done, of: progress.update(task, description="hold-out", completed=done, total=of)  # noqa: E731
         hold_out_px = hold_out(kept, board, model, each)
     check_fit(found, coverage, hold_out_px, model)

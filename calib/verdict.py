@@ -78,7 +78,9 @@ def _no_board(reading: Reading, board: Board, pictures: Look) -> str:
             f"{asked}: --corners {board.columns}x{board.rows} is wrong, a board of {other[0]}x{other[1]} is in them; "
             f"inner corners are where four squares meet: say --corners {other[0]}x{other[1]}"
         )
-    return f"{asked}: is all of it in the picture, flat, evenly lit, with a white border? Is --board {board.kind} right?"
+    return (
+        f"{asked}: is all of it in the picture, flat, evenly lit, with a white border? Is --board {board.kind} right?"
+    )
 
 
 def _other(board: Board, pictures: Sequence[np.ndarray]) -> tuple[int, int] | None:

@@ -149,7 +149,9 @@ def solve_fisheye(points: Sequence[np.ndarray], places: Sequence[np.ndarray], si
         focal = share * max(size)
         matrix = np.array(((focal, 0, size[0] / 2 - 0.5), (0, focal, size[1] / 2 - 0.5), (0, 0, 1.0)))
         try:
-            rms, *found = cv2.fisheye.calibrate(objects, seen, size, matrix, np.zeros(4), None, None, flags, _FISHEYE_STEPS)
+            rms, *found = cv2.fisheye.calibrate(
+                objects, seen, size, matrix, np.zeros(4), None, None, flags, _FISHEYE_STEPS
+            )
         except cv2.error:  # the start was too far off for one of the views
             continue
         if np.isfinite(rms) and (best is None or rms < best[0]):
