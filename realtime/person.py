@@ -96,8 +96,7 @@ class Person:
         self.track = track
         self._lens = lens
         self._joints = OneEuro()
-        self._place = OneEuro(NEAREST_M, FARTHEST_M = 0.2, 50.0  # where a body can be
-PLACE_MIN_CUTOFF, PLACE_BETA)
+        self._place = OneEuro(PLACE_MIN_CUTOFF, PLACE_BETA)
 
     def steady(self, joints: np.ndarray, place: np.ndarray, captured_ns: int) -> np.ndarray:
         """Joints (V, 3) about the hips and their place (3,), smoothed and added: (V, 3) metres in camera space."""
