@@ -88,8 +88,10 @@ def place_seen(found: Landmarks, lens: Lens, width: int, height: int) -> np.ndar
 
 
 class Person:
-    """One track's filters, and what is known of the lens. Joints about the hips and the place of the hips are smoothed apart and then added, so
-    that a trembling distance does not reach the posture.
+    """One track's filters, and what is known of the lens.
+
+    Joints about the hips and the place of the hips are smoothed apart and then added, so that a trembling distance does
+    not reach the posture.
     """
 
     def __init__(self, track: int, lens: Lens | None = None) -> None:

@@ -16,7 +16,8 @@ def open_pose(choice: str, persons: int, threads: int = 2, lens: Lens | None = N
 
     auto: LiteRT where it and MediaPipe's networks are installed, else MediaPipe, which follows one person. What was
     named is never replaced by something else. threads: CPU threads of LiteRT and of an ONNX network. lens: the
-    camera's, where it was measured. Raises UsageError where the choice is none or not installed, BundleError where a network is refused.
+    camera's, where it was measured. Raises UsageError where the choice is none or not installed, BundleError where a
+    network is refused.
     """
     # Each stage is imported only where it is taken: skeleton sources need no cv2, LiteRT no mediapipe.
     if choice.endswith(".onnx"):
