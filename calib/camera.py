@@ -36,7 +36,7 @@ from realtime.source import open_source
 
 EXAMPLES = """examples:
   python -m calib.camera --print board.pdf                         a board to print on A4 and to glue on something flat
-  python -m calib.camera --camera 0 --out cam.json                 hold it into the camera: views are taken by themselves
+  python -m calib.camera --camera 0 --out cam.json                 hold it up: views are taken by themselves
   python -m calib.camera --images DIR --board chessboard --corners 9x6 --square-mm 25 --out cam.json
                                                                    from pictures taken before, of a chessboard
   python -m calib.camera --source board.mp4 --out cam.json         from a video of the board

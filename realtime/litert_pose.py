@@ -23,8 +23,8 @@ class LiteRtPose:
     the visibility, 0 below 0.1. A pose comes out only for what `believe` takes for a body, once it was sure in 3 of 5
     frames (people.py says when a track begins, goes on and ends).
     Counters: refused (frames that are no picture or not later than the last), gated (bodies that the networks saw and
-    the gate did not believe), crowded. Not thread-safe. threads: CPU threads of the networks. lens: the camera's, where it was measured: places are
-    then solved from undistorted landmarks (person.place_seen).
+    the gate did not believe), crowded. Not thread-safe. threads: CPU threads of the networks.
+    lens: the camera's, where it was measured: places are then solved from undistorted landmarks (person.place_seen).
     """
 
     def __init__(self, persons: int = 2, threads: int = 2, lens: Lens | None = None) -> None:
