@@ -156,7 +156,7 @@ def check_fit(fit: Fit, coverage: Coverage, hold_out_px: float, model: Model) ->
     if lens.rms_px > MOST_RMS_PX:
         raise UsageError(
             f"RMS error {lens.rms_px:.2f} px is over {MOST_RMS_PX:g} px: is the board flat and stiff, --board and "
-            f"--corners right, the focus fixed?{' Very wide lenses need --model fisheye.' if model != 'fisheye' else ''}"
+            f"--corners right, the focus fixed?{' Wide lenses need --model fisheye.' if model != 'fisheye' else ''}"
         )
     if unsure > MOST_UNSURE:
         raise UsageError(

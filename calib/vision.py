@@ -1,4 +1,4 @@
-"""What calibration asks of OpenCV, the only door to cv2 here; pictures are (H, W) uint8, pixels as OpenCV counts them."""
+"""What calibration asks of OpenCV, its only door; pictures are (H, W) uint8, pixels as OpenCV counts them."""
 
 from __future__ import annotations
 
