@@ -183,7 +183,7 @@ def _deviations(
     return np.sqrt(np.maximum(np.diag(np.linalg.pinv(shared)), 0) * squares / max(count - 8, 1))
 
 
-def _stacked(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def _stacked(vectors: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return np.array([one.ravel() for one in vectors])
 
 
