@@ -122,7 +122,9 @@ def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) ->
     if info.skeletons:
         return PassThrough(), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
-    pose, why = open_pose(chosen.pose, persons)
+    if site.lens is not None and info.width and info.height:
+        site.lens.fits(info.width, info.height)
+    pose, why = open_pose(chosen.pose, persons, lens=site.lens)
     return pose, persons, why
 
 
