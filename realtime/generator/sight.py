@@ -20,6 +20,7 @@ from realtime.skeleton import KINECT_V2_25
 # (from, to, radius in metres) of an adult: the girth of limbs in anthropometric tables, rounded.
 _LIMBS = (
     *(("shoulder", "elbow", 0.048), ("elbow", "wrist", 0.036), ("wrist", "hand", 0.030), ("hand", "tip", 0.018)),
+    ("wrist", "thumb", 0.016),
     *(("hip", "knee", 0.075), ("knee", "ankle", 0.052), ("ankle", "foot", 0.038)),
 )
 _TRUNK = (
