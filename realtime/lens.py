@@ -18,7 +18,7 @@ from realtime.fields import Fields
 
 COUNTS = {"pinhole": (5, 8), "fisheye": (4,)}  # coefficients that each model may have
 WIDEST = 1.48  # radians from the axis (85 degrees): beyond, x/z is no number to work with
-ROOM = 0.98  # of the radius at which a lens model turns back on itself, how far it is believed
+ROOM = 0.9  # of the radius at which a lens model turns back on itself, how far it is believed
 STEPS = 2000  # of the table that inverts a lens model roughly
 CLOSE = 1e-10  # in units of the focal length: where Newton's method ends
 TURNS = 12  # of Newton's method at most; two or three do
@@ -112,6 +112,13 @@ class Lens:
         return lens
 
     @property
+    def whole(self) -> bool:
+        """Whether the model holds over the whole picture, to its corners."""
+        corners = np.array([(x, y) for x in (0, self.width) for y in (0, self.height)])
+        seen = (corners - (self.cx, self.cy)) / (self.fx, self.fy)
+        return bool(np.hypot(*seen.T).max() <= _table(self.model, self.distortion)[1][-1])
+
+    @property
     def field_of_view(self) -> tuple[float, float]:
         """Degrees that the picture's width and height span, distortion included."""
         right, low = self.width - 0.5, self.height - 0.5
@@ -178,25 +185,25 @@ def _undistorted(seen: np.ndarray, model: str, k: tuple[float, ...]) -> np.ndarr
     true, apparent = _table(model, k)
     far = np.hypot(seen[:, 0], seen[:, 1])
     beyond = np.maximum(far / apparent[-1], 1.0)
-    far = far / beyond
-    rough = np.interp(far, apparent, true)
+    near = far / beyond
+    found = np.interp(near, apparent, true)
     if model == "fisheye":
         for _ in range(TURNS):
-            there, slope = _angle(rough, k)
-            step = (there - far) / slope
-            rough = np.clip(rough - step, 0, WIDEST)
+            there, slope = _angle(found, k)
+            step = (there - near) / slope
+            found = np.clip(found - step, 0, WIDEST)
             if not (np.abs(step) > CLOSE).any():
                 break
-        rough = np.tan(rough)
-    scale = np.divide(rough, far, out=np.ones_like(far), where=far > 1e-12)
-    inside = seen / beyond[:, None]
-    rays = inside * scale[:, None]
+        found = np.tan(found)
+    scale = np.divide(found, near, out=np.ones_like(far), where=near > 1e-12)
+    rays = seen * scale[:, None]
     if model == "pinhole":
-        rays = _newton(rays, inside, k, true[-1])
-    return rays * beyond[:, None]
+        inside = beyond == 1
+        rays[inside] = _newton(rays[inside], seen[inside], k)
+    return rays
 
 
-def _newton(rays: np.ndarray, seen: np.ndarray, k: tuple[float, ...], farthest: float) -> np.ndarray:
+def _newton(rays: np.ndarray, seen: np.ndarray, k: tuple[float, ...]) -> np.ndarray:
     """Rays (n, 2) made exact: those that appear at seen (n, 2)."""
     for _ in range(TURNS):
         there, slope = _bent(rays, k, True)
@@ -204,24 +211,26 @@ def _newton(rays: np.ndarray, seen: np.ndarray, k: tuple[float, ...], farthest: 
         (a, b), (c, d) = slope[:, 0].T, slope[:, 1].T
         step = np.stack((d * off[:, 0] - b * off[:, 1], a * off[:, 1] - c * off[:, 0]), axis=1)
         step /= (a * d - b * c)[:, None]
-        # No step is longer than the model is wide: near the end of its range the slope is nearly flat.
-        rays = rays - np.clip(step, -farthest, farthest)
+        rays = rays - step
         if not (np.abs(step) > CLOSE).any():
             break
     return rays
 
 
 def _distorted(rays: np.ndarray, model: str, k: tuple[float, ...]) -> np.ndarray:
-    """Where rays (n, 2) appear (n, 2), both in units of the focal length; straight on where the model ends."""
-    true, _ = _table(model, k)
+    """Where rays (n, 2) appear (n, 2), both in units of the focal length.
+
+    Straight on where the model ends, and without its tangential terms there: they would bend the way back.
+    """
+    true, apparent = _table(model, k)
     far = np.hypot(rays[:, 0], rays[:, 1])
     end = np.tan(true[-1]) if model == "fisheye" else true[-1]
-    beyond = np.maximum(far / end, 1.0)
-    inside = rays / beyond[:, None]
+    inside = ~(far > end)  # what is not a number stays so
+    seen = rays * (apparent[-1] / end)
     if model == "fisheye":
-        near = far / beyond
+        near = far[inside]
         there = _angle(np.arctan(near), k)[0]
-        seen = inside * np.divide(there, near, out=np.ones_like(far), where=near > 1e-12)[:, None]
+        seen[inside] = rays[inside] * np.divide(there, near, out=np.ones_like(near), where=near > 1e-12)[:, None]
     else:
-        seen = _bent(inside, k, False)[0]
-    return seen * beyond[:, None]
+        seen[inside] = _bent(rays[inside], k, False)[0]
+    return seen
