@@ -90,8 +90,8 @@ def run(config: Config, console: Console) -> int:
         board = make_board(config.board, config.corners, config.square_mm, config.marker_mm)
         if board.kind == "chessboard" and board.columns == board.rows:
             raise UsageError(
-                f"a chessboard of {config.corners} corners looks the same from four sides, so that two cameras may count "
-                "its corners differently; take one with more columns than rows, or a charuco board"
+                f"a chessboard of {config.corners} corners looks the same from four sides, so that two cameras may "
+                "count its corners differently; take one with more columns than rows, or a charuco board"
             )
         rig, document, verdict = _measured(config.color, config.infrared, board, config, console)
     else:
@@ -112,7 +112,7 @@ def _check(config: Config) -> None:
     if not any(given) and config.source is None:
         raise UsageError("name two folders, --color and --infrared, or a --source depth:... that states its own lenses")
     if config.source is not None and not config.source.startswith("depth:"):
-        raise UsageError(f"--source must begin with depth:, such as depth:realsense or depth:FOLDER, got {config.source}")
+        raise UsageError(f"--source must begin with depth:, such as depth:oak or depth:FOLDER, got {config.source}")
     if not any(given) and (config.color_lens or config.infrared_lens):
         raise UsageError("--color-lens and --infrared-lens go with --color and --infrared; a source states its lenses")
     if config.picture is not None and config.source is None:
@@ -144,7 +144,7 @@ def _measured(
         hold_out_px = stereo.hold_out(pairs, *lenses)
         progress.update(task, completed=3)
     for name, error in out:
-        console.print(f"left out {name}: it contradicts the others ({error:.1f} px); did the board move between the two?")
+        console.print(f"left out {name}: it contradicts the others ({error:.1f} px); did the board move?")
     refuse(found, hold_out_px)
     table = Table("pair", "corners", "error px")
     for pair, error in zip(pairs, found.per_pair, strict=True):
@@ -159,8 +159,8 @@ def _enough(seen: Seen) -> None:
         worst = max(seen.left_out, key=lambda one: sum(o.reason == one.reason for o in seen.left_out), default=None)
         why = f"; most others: {worst.why} ({worst.name})" if worst else ""
         raise UsageError(
-            f"too few pairs: the board is found by both cameras in {len(seen.color)} of {seen.of} and {LEAST_PAIRS} are "
-            f"needed{why}. Light the board with a lamp (infrared needs daylight or a bulb, and the projector covered), "
+            f"too few pairs: the board is found by both cameras in {len(seen.color)} of {seen.of} and {LEAST_PAIRS} "
+            f"are needed{why}. Light the board with a lamp (infrared needs daylight or a bulb, and the projector covered), "
             "hold it still, and look at --board and --corners"
         )
 
@@ -172,8 +172,8 @@ def _lens(path: Path | None, views: Sequence[View], board: Board, flag: str) -> 
         found = fit(views, board, "pinhole").lens
         if found.rms_px > MOST_RMS_PX:
             raise UsageError(
-                f"no lens explains the pictures well ({found.rms_px:.2f} px): is the board flat, --corners right? A very "
-                f"wide lens is measured with python -m calib.camera --model fisheye and named with {flag}"
+                f"no lens explains the pictures well ({found.rms_px:.2f} px): is the board flat, --corners right? A "
+                f"very wide lens is measured with python -m calib.camera --model fisheye and named with {flag}"
             )
         return found
     lens = load_calibration(path).lens
@@ -181,8 +181,8 @@ def _lens(path: Path | None, views: Sequence[View], board: Board, flag: str) -> 
         raise UsageError(f"{flag} {path} is no file of calib.camera; measure it with python -m calib.camera")
     if (lens.width, lens.height) != size:
         raise UsageError(
-            f"{flag} {path} was measured at {lens.width}x{lens.height}, the pictures are {size[0]}x{size[1]}; take them "
-            "at that size, or leave the flag out"
+            f"{flag} {path} was measured at {lens.width}x{lens.height}, the pictures are {size[0]}x{size[1]}; take "
+            "them at that size, or leave the flag out"
         )
     return lens
 
@@ -223,8 +223,8 @@ def refuse(found: Stereo, hold_out_px: float) -> None:
         )
     if found.rig.angle_deg > MOST_TURNED_DEG:
         raise UsageError(
-            f"one camera is turned by {found.rig.angle_deg:.0f} degrees against the other: does one of the pictures lie "
-            "on its side or upside down? Turn them the same way round"
+            f"one camera is turned by {found.rig.angle_deg:.0f} degrees against the other: does one of the pictures "
+            "lie on its side or upside down? Turn them the same way round"
         )
 
 
@@ -233,7 +233,7 @@ def judge(found: Stereo, hold_out_px: float, pairs: int) -> str:
     rig, unsure_mm = found.rig, 2000 * float(found.unsure_m.max())
     words = (
         f"stereo RMS {found.rms_px:.2f} px over {pairs} pairs (hold-out {hold_out_px:.2f} px), the cameras are "
-        f"{1000 * rig.baseline_m:.1f} mm apart (±{max(unsure_mm, 0.1):.1f} mm) and turned by {rig.angle_deg:.2f} degrees"
+        f"{1000 * rig.baseline_m:.1f} mm apart (±{max(unsure_mm, 0.1):.1f} mm), turned by {rig.angle_deg:.2f} degrees"
     )
     but = []
     if found.rms_px > GOOD_RMS_PX:
@@ -268,8 +268,8 @@ def _stated(source: str) -> tuple[Rig, dict[str, Any], str]:
         rig, named = opened.info.rig, opened.info.id
     if rig is None:
         raise SourceError(
-            f"{source} states nothing of its lenses; take pictures of a board with both cameras, and name their folders "
-            "with --color and --infrared"
+            f"{source} states nothing of its lenses; take pictures of a board with both cameras, and name their "
+            "folders with --color and --infrared"
         )
     verdict = (
         f"stated by {named}, not measured: the cameras are {1000 * rig.baseline_m:.1f} mm apart and turned by "
@@ -286,10 +286,11 @@ def _draw(path: Path, source: str, rig: Rig, console: Console) -> None:
         frame = next((item for item in opened if isinstance(item, Frame) and item.depth is not None), None)
     if frame is None or frame.image is None or frame.depth is None:
         raise SourceError(f"{source}: no frame with depth came; --picture has nothing to show")
-    rig.fits(frame.image.shape[1::-1], frame.depth.shape[1::-1], source)
+    (height, width), (rows, columns) = frame.image.shape[:2], frame.depth.shape
+    rig.fits((width, height), (columns, rows), source)
     shown, laid = which_lies_where(rig, frame.image, frame.depth)
     written.write(path, vision.write_picture(shown), "--picture")
-    console.print(f"{path}: edges of depth (yellow) must follow the edges of things; {share_covered(laid):.0%} has depth")
+    console.print(f"{path}: edges of depth (yellow) must follow those of things; {share_covered(laid):.0%} has depth")
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ TINY = 1e-6  # step of the numeric derivatives: radians, and metres
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One board seen by both: points (n, 3) metres of the board, where the depth and the colour camera see them (n, 2)."""
+    """One board seen by both: points (n, 3) metres of the board, and where the two cameras see them (n, 2)."""
 
     name: str
     points: np.ndarray

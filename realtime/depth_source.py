@@ -61,7 +61,7 @@ def loaded(load: Callable[[], ModuleType], device: str, install: str) -> ModuleT
 
 def pinhole(size: tuple[int, int], focal: tuple[float, float], middle: tuple[float, float], bent: list[float]) -> Lens:
     """A lens as a maker states it: pixels, and OpenCV's k1 k2 p1 p2 k3 [k4 k5 k6]; without an error of its own."""
-    bent = [float(one) for one in bent]
-    if len(bent) > 5:
-        bent = bent[:8] if any(bent[5:8]) else bent[:5]
-    return Lens(*size, *(float(one) for one in (*focal, *middle)), tuple(bent), "pinhole", 0.0)
+    numbers = tuple(float(one) for one in bent)
+    count = 8 if any(numbers[5:8]) else 5
+    fx, fy, cx, cy = (float(one) for one in (*focal, *middle))
+    return Lens(*size, fx, fy, cx, cy, numbers[:count], "pinhole", 0.0)

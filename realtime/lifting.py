@@ -29,15 +29,18 @@ class Site(NamedTuple):
 # Girths from anthropometric tables (limb circumference / 2 pi), the trunk's depth from the front; bones of a tall
 # adult (method.md 5.2 says what each joint is).
 SITES = {
-    **{"hip_center": Site(0.06, 0.11, 0.3), "spine": Site(0.06, 0.11, 0.45), "shoulder_center": Site(0.05, 0.10, 0.45)},
-    **{"neck": Site(0.035, 0.07, 0.2), "head": Site(0.05, 0.10, 0.35), "nose": Site(0.02, 0.01, 0.35)},
-    **{"eye": Site(0.015, 0.01, 0.1), "eye_inner": Site(0.015, 0.01, 0.1), "eye_outer": Site(0.015, 0.01, 0.1)},
-    **{"ear": Site(0.02, 0.02, 0.2), "mouth": Site(0.015, 0.01, 0.12), "clavicle": Site(0.04, 0.06, 0.3)},
-    **{"shoulder": Site(0.04, 0.055, 0.45), "elbow": Site(0.03, 0.042, 0.38), "wrist": Site(0.02, 0.03, 0.34)},
-    **{"hand": Site(0.022, 0.025, 0.16), "tip": Site(0.012, 0.015, 0.16), "thumb": Site(0.015, 0.02, 0.16)},
-    **{"pinky": Site(0.012, 0.015, 0.16), "index": Site(0.012, 0.015, 0.16), "heel": Site(0.025, 0.035, 0.15)},
-    **{"hip": Site(0.06, 0.10, 0.7), "knee": Site(0.04, 0.06, 0.55), "ankle": Site(0.028, 0.055, 0.52)},
-    "foot": Site(0.025, 0.035, 0.25),
+    name: Site(disc, behind, bone)
+    for name, disc, behind, bone in (
+        *(("hip_center", 0.06, 0.11, 0.3), ("spine", 0.06, 0.11, 0.45), ("shoulder_center", 0.05, 0.10, 0.45)),
+        *(("neck", 0.035, 0.07, 0.2), ("head", 0.05, 0.10, 0.35), ("nose", 0.02, 0.01, 0.35)),
+        *(("eye", 0.015, 0.01, 0.1), ("eye_inner", 0.015, 0.01, 0.1), ("eye_outer", 0.015, 0.01, 0.1)),
+        *(("ear", 0.02, 0.02, 0.2), ("mouth", 0.015, 0.01, 0.12), ("clavicle", 0.04, 0.06, 0.3)),
+        *(("shoulder", 0.04, 0.055, 0.45), ("elbow", 0.03, 0.042, 0.38), ("wrist", 0.02, 0.03, 0.34)),
+        *(("hand", 0.022, 0.025, 0.16), ("tip", 0.012, 0.015, 0.16), ("thumb", 0.015, 0.02, 0.16)),
+        *(("pinky", 0.012, 0.015, 0.16), ("index", 0.012, 0.015, 0.16), ("heel", 0.025, 0.035, 0.15)),
+        *(("hip", 0.06, 0.10, 0.7), ("knee", 0.04, 0.06, 0.55), ("ankle", 0.028, 0.055, 0.52)),
+        ("foot", 0.025, 0.035, 0.25),
+    )
 }
 TRUNK = ("hip_center", "spine", "shoulder_center", "hip", "shoulder", "nose")  # says where the body is
 
@@ -126,9 +129,7 @@ class Lifting:
                 surface[joint], quality[joint] = found, min(2 * len(row) / SAMPLES, 1.0)
         return self._joined(pose, rays, surface, quality, body_mm)
 
-    def _joined(
-        self, pose: Pose, rays: np.ndarray, surface: np.ndarray, quality: np.ndarray, body_mm: float
-    ) -> Placed:
+    def _joined(self, pose: Pose, rays: np.ndarray, surface: np.ndarray, quality: np.ndarray, body_mm: float) -> Placed:
         """Measured joints behind their surface, the others at the model's relative depth from the body."""
         measured = surface > 0
         toward = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)  # (V, 3), z = 1

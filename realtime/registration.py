@@ -53,7 +53,9 @@ class Registration:
         part = depth[top:bottom, left:right]
         seen = part > 0
         z = part[seen].astype(np.float32)
-        points = [ray[top:bottom, left:right][seen] * z + shift for ray, shift in zip(self._rays, self._shift)]
+        points = [
+            ray[top:bottom, left:right][seen] * z + shift for ray, shift in zip(self._rays, self._shift, strict=True)
+        ]
         return self._splatted(self._nearest(*points))
 
     def box_around(self, rays: np.ndarray, near_m: float, far_m: float) -> tuple[int, int, int, int]:
@@ -81,7 +83,7 @@ class Registration:
     def _pixels(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where points in front of the colour camera, (n,) each, fall in the registered picture."""
         lens = self._rig.color
-        if self._straight or not any(lens.distortion) and lens.model == "pinhole":
+        if self._straight or (not any(lens.distortion) and lens.model == "pinhole"):
             fx, fy = np.float32(lens.fx * self._scale[0]), np.float32(lens.fy * self._scale[1])
             cx, cy = ((np.array((lens.cx, lens.cy)) + 0.5) * self._scale - 0.5).astype(np.float32)
             return x / z * fx + cx, y / z * fy + cy
