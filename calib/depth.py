@@ -160,8 +160,8 @@ def _enough(seen: Seen) -> None:
         why = f"; most others: {worst.why} ({worst.name})" if worst else ""
         raise UsageError(
             f"too few pairs: the board is found by both cameras in {len(seen.color)} of {seen.of} and {LEAST_PAIRS} "
-            f"are needed{why}. Light the board with a lamp (infrared needs daylight or a bulb, and the projector covered), "
-            "hold it still, and look at --board and --corners"
+            f"are needed{why}. Light the board with a lamp (infrared needs daylight or a bulb, and the projector "
+            "covered), hold it still, and look at --board and --corners"
         )
 
 

@@ -1,7 +1,8 @@
 """Cameras that give depth beside pictures, behind one seam: recorded folders and three makers' devices.
 
-A `DepthSource` (depth_source.py) gives sights; here they become the frames of a source like any other. Each device has a small file of
-its own (depth_orbbec.py, depth_realsense.py, depth_oak.py), whose library is loaded only when it is asked for.
+A `DepthSource` (depth_source.py) gives sights; here they become the frames of a source like any other. Each device
+has a small file of its own (depth_orbbec.py, depth_realsense.py, depth_oak.py), whose library is loaded only when it is
+asked for.
 """
 
 from __future__ import annotations

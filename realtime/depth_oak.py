@@ -1,7 +1,7 @@
 """Luxonis OAK cameras with stereo depth by depthai 3, as a `DepthSource`. The only door to depthai.
 
-NEVER RUN ON HARDWARE: written from the library's examples; tried against 3.12 without a camera, and against a fake of it
-in the tests. The camera itself straightens its colour pictures and registers depth to them, so both are one lens.
+NEVER RUN ON HARDWARE: written from the library's examples; tried against 3.12 without a camera, and against a fake of
+it in the tests. The camera itself straightens its colour pictures and registers depth to them, so both are one lens.
 """
 
 from __future__ import annotations
