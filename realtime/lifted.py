@@ -76,7 +76,9 @@ class Lifted:
         if frame.image is None or not poses:
             return poses
         now_ns = frame.captured_ns
-        self._bodies = {k: body for k, body in self._bodies.items() if body.seen_ns is None or now_ns - body.seen_ns <= FORGOTTEN_NS}
+        self._bodies = {
+            k: body for k, body in self._bodies.items() if body.seen_ns is None or now_ns - body.seen_ns <= FORGOTTEN_NS
+        }
         return tuple(self._lifted(frame, pose) for pose in poses)
 
     def reset(self) -> None:

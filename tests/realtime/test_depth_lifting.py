@@ -209,7 +209,9 @@ def test_the_stage_is_added_where_a_source_has_depth():
     assert with_depth(within, bare, None) == (within, "")
     assert with_depth(within, bare, RIG)[0] is within  # --calib knows of a depth camera, and the source has none
     deep = replace(bare, depth_size=(320, 240))
-    with pytest.raises(UsageError, match=r"nothing says how its two cameras stand to each other.*python -m calib\.depth"):
+    with pytest.raises(
+        UsageError, match=r"nothing says how its two cameras stand to each other.*python -m calib\.depth"
+    ):
         with_depth(within, deep, None)
     stage, words = with_depth(within, replace(deep, rig=RIG), None)
     assert isinstance(stage, Lifted) and "as the source states" in words

@@ -219,7 +219,11 @@ def test_bad_recordings_are_refused_by_name(copy: Path, how: str, words: str):
 
 
 def test_a_folder_without_anything_and_a_name_that_is_none_are_refused(tmp_path: Path):
-    for spec, words in ((tmp_path, "has no depth.json"), (tmp_path / "nowhere", "is not there"), ("", "names no source")):
+    for spec, words in (
+        (tmp_path, "has no depth.json"),
+        (tmp_path / "nowhere", "is not there"),
+        ("", "names no source"),
+    ):
         with pytest.raises(SourceError, match=words):
             open_source(f"depth:{spec}", fast=True)
     with pytest.raises(UsageError, match="leave --mirror out"):
