@@ -1,4 +1,4 @@
-"""calib.depth and calib.record_depth: the truth comes back from pictures of a board, and each bad input has its words."""
+"""calib.depth and calib.record_depth: the truth comes back from pictures of a board; bad input has its words."""
 
 from __future__ import annotations
 

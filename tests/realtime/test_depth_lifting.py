@@ -51,7 +51,7 @@ def off(pose: Pose, joints: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
-    """True joints and depth pictures of 24 people: limbs a fifth thinner to a fifth thicker, turned by up to 40 degrees."""
+    """True joints and depth pictures of 24 people: limbs up to a fifth thinner or thicker, turned up to 40 degrees."""
     rng = np.random.default_rng(5)
     made = []
     for seed, action in enumerate(("wave", "walk:treadmill", "throw", "squat", "kick", "clap") * 4):
@@ -156,7 +156,7 @@ def walk(stage: Lifted, frames: int = 20, step_m: float = 0.05) -> list[tuple[Po
 
 
 def test_the_body_moves_as_it_does_in_the_room():
-    """1.5 m/s towards the camera: the joints follow, steadied, and none is left behind by more than the filter's lag."""
+    """1.5 m/s towards the camera: the joints follow, steadied, with no more than the filter's lag."""
     found = walk(Lifted(Says(), RIG))
     after = [(pose, joints) for pose, joints in found[5:]]
     assert np.median([off(pose, joints) for pose, joints in after]) < 0.03
