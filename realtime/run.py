@@ -32,6 +32,7 @@ from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
 from realtime.errors import LineError
 from realtime.interactions import Interactions
+from realtime.lifted import with_depth
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
@@ -58,6 +59,7 @@ EXAMPLES = """examples:
   python -m realtime.run --camera 0 --record today.mcap            keep the skeletons (never the pictures)
   python -m realtime.run --source today.mcap --fast --pub none --events again.jsonl
                                                                    decide again on kept skeletons
+  python -m realtime.run --source depth:realsense                  a depth camera: joints in metres, where they are
   python -m realtime.run --source synthetic --duration 30          a generated person; needs no camera
   python -m export.trt BUNDLE --backend trt --precision fp16       build a TensorRT engine on this machine, once; then
   python -m realtime.run --camera 0 --bundle BUNDLE --backend trt  run it, or end with exit code 6 or 3
@@ -122,10 +124,12 @@ def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) ->
     if info.skeletons:
         return PassThrough(), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
-    if site.lens is not None and info.width and info.height:
-        site.lens.fits(info.width, info.height)
-    pose, why = open_pose(chosen.pose, persons, lens=site.lens)
-    return pose, persons, why
+    lens = site.lens
+    if lens is not None and info.width and info.height:
+        lens.fits(info.width, info.height)
+    pose, why = open_pose(chosen.pose, persons, lens=lens)
+    pose, depth = with_depth(pose, info, site.rig)
+    return pose, persons, "; ".join(part for part in (why, depth) if part)
 
 
 def run(config: Config, console: Console) -> int:
