@@ -16,6 +16,7 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
 
     hide_arguments()  # before the seconds in which libraries load
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputF
 from realtime.source import Source, SourceInfo, open_source
 from realtime.steering import Steering
 from realtime.terminal import Terminal
+from realtime.thresholds import site_bundle, site_engine
 from realtime.window import WindowBuffer
 
 EXAMPLES = """examples:
@@ -75,8 +77,8 @@ exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine r
 """
 
 
-def make_decoder(bundle: Bundle) -> Decoder:
-    """The decoder that a bundle's thresholds describe."""
+def make_decoder(bundle: Bundle, new_id: Callable[[], str] | None = None) -> Decoder:
+    """The decoder that a bundle's thresholds describe. new_id: makes an id per occurrence; ULIDs where not given."""
     rules = [ActionRule(a.id, a.on, a.off, a.min_on_s, a.min_off_s) for a in bundle.actions]
     return Decoder(
         bundle.classes,
@@ -85,6 +87,7 @@ def make_decoder(bundle: Bundle) -> Decoder:
         bundle.smoothing_s,
         onset_shift_s=bundle.onset_shift_s,
         offset_shift_s=bundle.offset_shift_s,
+        new_id=new_id,
     )
 
 
@@ -137,6 +140,7 @@ def run(config: Config, console: Console) -> int:
     follow_fleet()
     site = load_calibration(chosen.calib)
     bundle, of_pairs = load_bundles(chosen)
+    bundle = site_bundle(bundle, site.thresholds)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         opened.callback(logs.flush)
         opened.callback(stop.close)
@@ -155,7 +159,9 @@ def run(config: Config, console: Console) -> int:
         opened.callback(pose.close)
         outlet.open()
         to = Outputs(None, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
-        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet, together)
+        reporter = Reporter(
+            to, bundle, engine.backend, source.info, engine.precision, outlet, together, site.thresholds
+        )
         opened.callback(reporter.close)
         terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless, logs)
         two = together and f"interactions: {together[0].name}, {len(together[0].actions)} actions of two people"
@@ -164,11 +170,13 @@ def run(config: Config, console: Console) -> int:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
 
         def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
-            other = load_first(folder, of_pairs)
+            other = site_bundle(load_first(folder, of_pairs), site.thresholds)
             fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
-            return other, make_pipeline(pose, other, fresh, persons, together), fresh
+            scoring = site_engine(fresh, other, site.thresholds)
+            return other, make_pipeline(pose, other, scoring, persons, together), fresh
 
-        pipeline = make_pipeline(pose, bundle, engine, persons, together)
+        scoring = site_engine(engine, bundle, site.thresholds)
+        pipeline = make_pipeline(pose, bundle, scoring, persons, together)
         line = Line(source, pipeline, engine, reporter, terminal, stop, notifier, together[1:] if together else ())
         opened.callback(line.close)
         steering = Commands(Steering(line, rebuild))
