@@ -15,7 +15,7 @@ from calib.poisson import expected
 
 Allotment = Literal["recall", "even", "common"]
 PSEUDO_FALSE = 0.5  # how strongly an action's false events are drawn to the mean of all (calib.poisson.expected)
-PSEUDO_TRUTHS = 2.0  # so many truths that behave like all actions' are added to each action's own
+PSEUDO_TRUTHS = 10.0  # so many truths that behave like all actions' are added to each action's own
 LEVELS = 20
 LOWEST, HIGHEST = 0.25, 0.99  # of the levels
 FLOOR, CEILING = 0.05, 0.998  # what a threshold may be in the end

@@ -25,7 +25,8 @@ class Rate:
 def rate(events: int, hours: float) -> Rate:
     """The rate of so many events in so many hours, with its 95 % interval; none in t hours: 0, and at most 3 / t.
 
-    Of no events the interval is one-sided, as the rule of three has it. Raises ValueError for a negative count or no time.
+    Of no events the interval is one-sided, as the rule of three has it. Raises ValueError for a negative count or
+    no time.
     """
     if events < 0 or not 0 < hours < math.inf:
         raise ValueError(f"a rate needs a count from 0 on and a time above 0, got {events} in {hours} h")

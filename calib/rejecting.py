@@ -34,7 +34,8 @@ class Fitted:
 
 def fit_temperature(bundle: Bundle, logits: np.ndarray, labels: np.ndarray) -> Fitted:
     """The bundle with the temperature that fits windows (N, K) of classes (N,); its own where fewer than FEWEST are
-    known, or none of an action is."""
+    known, or none of an action is.
+    """
     known = labels != UNKNOWN
     nothing = bundle.classes.index(bundle.nothing)
     table = confusion_of(logits, labels, bundle.classes)

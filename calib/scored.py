@@ -179,7 +179,7 @@ def decide(bundle: Bundle, played: Played) -> list[Detection]:
 
 
 def parts_of(played: Played, count: int) -> list[Played]:
-    """An unlabelled recording cut into as many pieces of equal length; the time in sight goes by the windows in each."""
+    """An unlabelled recording in pieces of equal length; the time in sight goes by the windows in each."""
     if played.truths is not None or count < 2:
         return [played]
     edges = np.linspace(0, played.duration_ns, count + 1).astype(int).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -9,7 +10,7 @@ from rich.table import Table
 from calib.allot import PSEUDO_FALSE
 from calib.counts import Counts
 from calib.fitting import Fit
-from calib.poisson import expected, hours_for
+from calib.poisson import Rate, expected, hours_for
 from calib.rejecting import Fitted
 from calib.scored import Played
 from realtime.bundle import Bundle
@@ -65,67 +66,67 @@ def summary(fit: Fit, made: Fitted, own: Counts) -> str:
 
 def verdict(fit: Fit, per_hour: float, bundle: Bundle, played: Sequence[Played]) -> str:
     """What may be expected, and whether it can be promised."""
-    rate = fit.rate
-    minutes = 60 * rate.hours
+    rate, minutes = fit.rate, 60 * fit.rate.hours
+    how = ", on recordings that the thresholds were not chosen by" if fit.crossed else ""
     lines = [
-        f"expected with these: {rate.per_hour:.1f} false alarms an hour, between {rate.low:.1f} and {rate.high:.1f} at 95 % "
-        f"({rate.events} in {minutes:.1f} minutes"
-        + (", on recordings that the thresholds were not chosen by)" if fit.crossed else ")")
+        f"expected with these: {rate.per_hour:.1f} false alarms an hour, between {rate.low:.1f} and {rate.high:.1f} "
+        f"at 95 % ({rate.events} in {minutes:.1f} minutes{how})"
     ]
     if not fit.crossed:
-        lines.append(
-            "the thresholds were chosen by the same recording that was counted: expect more; give a second one"
-        )
-    needed = 60 * hours_for(per_hour)
+        lines.append("the thresholds were chosen by the recording that was counted: expect more; give a second one")
+    lines.append(_promise(rate, per_hour))
+    return "\n".join(lines + _doubts(bundle, played))
+
+
+def _promise(rate: Rate, per_hour: float) -> str:
+    """Whether the rate that was asked for can be promised."""
+    minutes, needed = 60 * rate.hours, 60 * hours_for(per_hour)
     if minutes < needed:
-        lines.append(
-            f"TOO LITTLE DATA: {minutes:.1f} minutes without one false alarm would still allow {rate_of_three(rate.hours):.0f} "
-            f"an hour (rule of three); to promise {per_hour:g} an hour takes at least {needed:.0f} minutes"
+        return (
+            f"TOO LITTLE DATA: {minutes:.1f} minutes without one false alarm would still allow "
+            f"{hours_for(1.0) / rate.hours:.0f} an hour (rule of three); to promise {per_hour:g} an hour takes at least "
+            f"{math.ceil(needed)} minutes"
         )
-    elif rate.per_hour > per_hour * FACTOR:
-        lines.append(
-            f"NOT REACHED: even the strictest thresholds tell more than {per_hour:g} an hour; what happens in these recordings "
-            f"looks like actions to the model: name them with --happens, or train with such recordings"
+    if rate.per_hour > per_hour * FACTOR:
+        return (
+            f"NOT REACHED: even the strictest thresholds tell more than {per_hour:g} an hour; what happens in these "
+            f"recordings looks like actions to the model: name them with --happens, or train with such recordings"
         )
-    elif rate.high > per_hour * FACTOR:
-        lines.append(
-            f"UNSURE: it may be {rate.high / per_hour:.1f} times the {per_hour:g} an hour asked for; more minutes narrow it"
-        )
-    else:
-        lines.append(f"GOOD: {per_hour:g} an hour is kept within a factor of two")
-    lines += _doubts(bundle, played)
-    return "\n".join(lines)
-
-
-def rate_of_three(hours: float) -> float:
-    """The highest rate that no event in so many hours leaves possible at 95 %."""
-    return hours_for(1.0) / hours
+    if rate.high > per_hour * FACTOR:
+        worst = rate.high / per_hour
+        return f"UNSURE: it may be {worst:.1f} times the {per_hour:g} an hour asked for; more minutes narrow it"
+    return f"GOOD: {per_hour:g} an hour is kept within a factor of two"
 
 
 def _doubts(bundle: Bundle, played: Sequence[Played]) -> list[str]:
     """What makes the figures less than they seem."""
-    doubts = []
-    held: dict[str, set[str]] = {}
-    for entry in bundle.training.get("held_out", []):
-        name, _, listed = str(entry).partition(":")
-        held.setdefault(name, set()).update(listed.split(","))
-    trained = set(bundle.training.get("data", []))
-    seen = sorted({
-        one.group for one in played
-        if one.truths is not None and one.group.split()[0] in trained
-        and one.group.split()[1] not in held.get(one.group.split()[0], set())
-    })  # fmt: skip
+    doubts, seen = [], taught(bundle, played)
     if seen:
+        names = ", ".join(seen[:6]) + (", ..." if len(seen) > 6 else "")
         doubts.append(
-            f"BIASED: training saw {len(seen)} of these people ({', '.join(seen[:6])}{', ...' if len(seen) > 6 else ''}). The model is "
-            f"surer of them than of strangers, so with strangers expect other rates and less recall than is said here"
+            f"BIASED: training saw {len(seen)} of these people ({names}). The model is surer of them than of strangers, "
+            f"so with strangers expect other rates and less recall than is said here"
         )
     dim = [
-        one.name for one in played
-        if one.truths is None and one.duration_ns and one.seen_ns < FEW_SHARE * one.duration_ns
+        one.name for one in played if one.truths is None and one.seen_ns < FEW_SHARE * one.duration_ns
     ]  # fmt: skip
     if dim:
         doubts.append(
             f"in {', '.join(dim[:3])} somebody is in sight for less than half of the time; only that time is counted"
         )
     return doubts
+
+
+def taught(bundle: Bundle, played: Sequence[Played]) -> list[str]:
+    """The people of labelled recordings, as "set subject", whom the bundle's training saw."""
+    held: dict[str, set[str]] = {}
+    for entry in bundle.training.get("held_out", []):
+        name, _, listed = str(entry).partition(":")
+        held.setdefault(name, set()).update(listed.split(","))
+    sets = set(bundle.training.get("data", []))
+    found = set()
+    for one in played:
+        name, _, subject = one.group.partition(" ")
+        if one.truths is not None and name in sets and subject not in held.get(name, set()):
+            found.add(one.group)
+    return sorted(found)

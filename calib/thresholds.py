@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from calib.allot import Allotment
-from calib.fitting import Asked, Fit, Fitter
 from calib.counts import Counts
+from calib.fitting import Asked, Fit, Fitter
 from calib.labels import labels_of
 from calib.pictures import draw
 from calib.rejecting import Fitted, fit_rejection, fit_temperature
@@ -28,7 +28,6 @@ from realtime.bundle import Bundle, default_bundle
 from realtime.bundles import load_first
 from realtime.command import run_command
 from realtime.errors import UsageError
-from realtime.rejection import KINDS
 from realtime.scoring import Engine
 from train.data import read, subject_key
 from train.data.clip import Recording
@@ -37,8 +36,8 @@ from train.sources import parse_sources
 EXAMPLES = """examples:
   python -m realtime.run --camera 0 --record life.mcap --duration 1800     half an hour of ordinary life, then
   python -m calib.thresholds --nothing life.mcap --false-per-hour 6 --out thresholds.json
-                                        walking and sitting down do happen there, and are no false alarms:
-  python -m calib.thresholds --nothing life.mcap --happens walk sit_down stand_up --false-per-hour 6 --out thresholds.json
+                                        where walking and sitting down do happen, and are no false alarms:
+  python -m calib.thresholds --nothing life.mcap --happens walk sit_down --false-per-hour 6 --out thresholds.json
                                         labelled recordings of the published sets, of people whom training never saw:
   python -m calib.thresholds --data msrc12:DIR utkinect:DIR --subjects msrc12:9 utkinect:6 --false-per-hour 60 \\
       --out thresholds.json --pictures pictures
@@ -73,7 +72,7 @@ class Config:
     """Bundle to measure; the shipped one where not given."""
     allot: Allotment = "recall"
     """How the rate is shared out: so that recall is kept best, evenly, or one common threshold for all actions."""
-    reject: Literal["none", "softmax", "margin", "energy", "odds", "prototype"] = "none"
+    reject: Literal["auto", "none", "softmax", "margin", "energy", "odds", "prototype"] = "auto"
     """Also reject windows that look like no known action, by this measure; needs labelled recordings."""
     keep: float = 0.99
     """Share of the labelled windows of actions that the rejection must let through."""

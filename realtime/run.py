@@ -49,7 +49,7 @@ from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputF
 from realtime.source import Source, SourceInfo, open_source
 from realtime.steering import Steering
 from realtime.terminal import Terminal
-from realtime.thresholds import site_bundle, site_engine
+from realtime.thresholds import Thresholds, site_engine
 from realtime.window import WindowBuffer
 
 EXAMPLES = """examples:
@@ -92,14 +92,22 @@ def make_decoder(bundle: Bundle, new_id: Callable[[], str] | None = None) -> Dec
 
 
 def make_pipeline(
-    pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int, together: tuple[Bundle, Engine] | None = None
+    pose: FindsPoses,
+    bundle: Bundle,
+    engine: ScoresWindows,
+    persons: int,
+    together: tuple[Bundle, Engine] | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Pipeline:
-    """The stages of a line, joined. together: the bundle of what two people do together, and its engine."""
+    """The stages of a line, joined. together: the bundle of what two people do together, and its engine.
+
+    thresholds: the site's, of which only the rejection matters here; the rest is in the bundle.
+    """
     windows = WindowBuffer(bundle.layout, bundle.window, bundle.fps, bundle.stride, max_tracks=persons)
     pairs = None
     if together is not None:
         pairs = Interactions(together[0], PairWindows(windows), together[1], make_decoder(together[0]))
-    return Pipeline(pose, windows, engine, make_decoder(bundle), pairs)
+    return Pipeline(pose, windows, site_engine(engine, bundle, thresholds), make_decoder(bundle), pairs)
 
 
 def open_input(config: Config) -> Source:
@@ -139,8 +147,7 @@ def run(config: Config, console: Console) -> int:
     stop, notifier = Stop(), Notifier.from_environment()
     follow_fleet()
     site = load_calibration(chosen.calib)
-    bundle, of_pairs = load_bundles(chosen)
-    bundle = site_bundle(bundle, site.thresholds)
+    bundle, of_pairs = load_bundles(chosen, site.thresholds)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         opened.callback(logs.flush)
         opened.callback(stop.close)
@@ -170,13 +177,11 @@ def run(config: Config, console: Console) -> int:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
 
         def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
-            other = site_bundle(load_first(folder, of_pairs), site.thresholds)
+            other = load_first(folder, of_pairs, site.thresholds)
             fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
-            scoring = site_engine(fresh, other, site.thresholds)
-            return other, make_pipeline(pose, other, scoring, persons, together), fresh
+            return other, make_pipeline(pose, other, fresh, persons, together, site.thresholds), fresh
 
-        scoring = site_engine(engine, bundle, site.thresholds)
-        pipeline = make_pipeline(pose, bundle, scoring, persons, together)
+        pipeline = make_pipeline(pose, bundle, engine, persons, together, site.thresholds)
         line = Line(source, pipeline, engine, reporter, terminal, stop, notifier, together[1:] if together else ())
         opened.callback(line.close)
         steering = Commands(Steering(line, rebuild))

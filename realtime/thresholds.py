@@ -1,4 +1,4 @@
-"""When actions start and end at this site, as calib.thresholds measured it, laid over the bundle it was measured with."""
+"""When actions start and end at this site, by calib.thresholds; laid over the bundle they were measured with."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def action_event(
             margin=round(event.margin, 6),
             calibrated=calibrated,
             far_per_h=None if far_per_h is None else round(far_per_h, 3),
-        ),  # fmt: skip
+        ),
         alternatives=tuple(Alternative(id=name, value=_unit(value)) for name, value in event.alternatives),
         time=EventTime(
             onset=clock.utc(event.onset_ns),

@@ -1,4 +1,4 @@
-"""Which measure tells actions that the model was never taught from those it was: python -m scripts.bench_rejection --help."""
+"""Which measure tells actions that no model was taught: python -m scripts.bench_rejection --help."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from realtime.command import run_command
 from realtime.features import features
 from train import loop
 from train.batches import LiveBatches
-from train.checkpoint import load
 from train.compose import load_network
 from train.distributed import Ranks
 from train.evaluate import clip_windows, labelled_clips
 from train.settings import Config as FitConfig
 from train.settings import check
-from train.statistics import mean_std
 from train.trainer import Trainer
-from train.vocabulary import ACTIONS, MEANING, NOTHING, action_of
+from train.vocabulary import ACTIONS, MEANING, action_of
 
 EXAMPLES = """examples:
   python -m scripts.bench_rejection --data utd_mhad:DIR msrc12:DIR --held-out utd_mhad:7,8 msrc12:9,10 --out rejection
@@ -40,9 +38,8 @@ SURE = 0.9  # a training window with so much of its label is of the class
 class Config:
     """Train small models with some actions left out, and see which measure tells these from the others.
 
-    The actions are dealt into as many draws as asked for, so that each is left out exactly once. A draw's model is trained without
-    them; on people whom it never saw, each clip is scored at the window where the line would have started an event.
-    Known are the clips of actions it was taught, unknown those of the actions left out.
+    The actions are dealt into draws, so that each is left out exactly once. A draw's model is trained without them; on
+    people whom it never saw, each clip is scored at the window where the line would have started an event. Known are the clips of actions it was taught, unknown those of the actions left out.
     """
 
     data: tuple[str, ...]
@@ -57,6 +54,8 @@ class Config:
     """Of each training."""
     windows: int = 3008
     """Windows of an epoch."""
+    method: Literal["gap", "pcle"] = "pcle"
+    """How the models are trained; pcle as the shipped bundle, but without the interaction that helps its training."""
     widths: tuple[int, ...] = (16, 32, 32, 64)
     """Channels of the network's blocks."""
     seed: int = 0
@@ -85,8 +84,9 @@ def trained(config: Config, number: int, left_out: Sequence[str], console: Conso
     """Trains one draw's model; returns its run folder."""
     run = config.out / f"draw-{number}"
     settings = FitConfig(
-        out=run, method="gap", data=config.data, held_out=config.held_out, epochs=config.epochs, draws=config.windows,
-        widths=config.widths, warm_up=2, seed=config.seed + number, threads=1, device="cpu", prompts="pooled",
+        out=run, method=config.method, interaction=False, data=config.data, held_out=config.held_out, epochs=config.epochs, draws=config.windows,
+        widths=config.widths, warm_up=2, seed=config.seed + number,
+        threads=1, device="cpu", prompts="pooled", refresh_text=8,
     )  # fmt: skip
     check(settings)
 
