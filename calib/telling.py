@@ -84,8 +84,8 @@ def _promise(rate: Rate, per_hour: float) -> str:
     if minutes < needed:
         return (
             f"TOO LITTLE DATA: {minutes:.1f} minutes without one false alarm would still allow "
-            f"{hours_for(1.0) / rate.hours:.0f} an hour (rule of three); to promise {per_hour:g} an hour takes at least "
-            f"{math.ceil(needed)} minutes"
+            f"{hours_for(1.0) / rate.hours:.0f} an hour (rule of three); to promise {per_hour:g} an hour takes at "
+            f"least {math.ceil(needed)} minutes"
         )
     if rate.per_hour > per_hour * FACTOR:
         return (
@@ -104,8 +104,8 @@ def _doubts(bundle: Bundle, played: Sequence[Played]) -> list[str]:
     if seen:
         names = ", ".join(seen[:6]) + (", ..." if len(seen) > 6 else "")
         doubts.append(
-            f"BIASED: training saw {len(seen)} of these people ({names}). The model is surer of them than of strangers, "
-            f"so with strangers expect other rates and less recall than is said here"
+            f"BIASED: training saw {len(seen)} of these people ({names}). The model is surer of them than of "
+            f"strangers, so with strangers expect other rates and less recall than is said here"
         )
     dim = [
         one.name for one in played if one.truths is None and one.seen_ns < FEW_SHARE * one.duration_ns

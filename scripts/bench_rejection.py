@@ -12,9 +12,13 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.console import Console
+from rich.table import Table
 
+from calib.rejecting import auroc, passed
 from realtime.command import run_command
 from realtime.features import features
+from realtime.rejection import KINDS, measure
+from realtime.scoring import softmax
 from train import loop
 from train.batches import LiveBatches
 from train.compose import load_network
@@ -22,8 +26,9 @@ from train.distributed import Ranks
 from train.evaluate import clip_windows, labelled_clips
 from train.settings import Config as FitConfig
 from train.settings import check
+from train.statistics import mean_std
 from train.trainer import Trainer
-from train.vocabulary import ACTIONS, MEANING, action_of
+from train.vocabulary import ACTIONS, MEANING, NOTHING, action_of
 
 EXAMPLES = """examples:
   python -m scripts.bench_rejection --data utd_mhad:DIR msrc12:DIR --held-out utd_mhad:7,8 msrc12:9,10 --out rejection
@@ -39,7 +44,8 @@ class Config:
     """Train small models with some actions left out, and see which measure tells these from the others.
 
     The actions are dealt into draws, so that each is left out exactly once. A draw's model is trained without them; on
-    people whom it never saw, each clip is scored at the window where the line would have started an event. Known are the clips of actions it was taught, unknown those of the actions left out.
+    people whom it never saw, each clip is scored at the window where the line would have started an event. Known are
+    the clips of actions it was taught, unknown those of the actions left out.
     """
 
     data: tuple[str, ...]
@@ -84,8 +90,8 @@ def trained(config: Config, number: int, left_out: Sequence[str], console: Conso
     """Trains one draw's model; returns its run folder."""
     run = config.out / f"draw-{number}"
     settings = FitConfig(
-        out=run, method=config.method, interaction=False, data=config.data, held_out=config.held_out, epochs=config.epochs, draws=config.windows,
-        widths=config.widths, warm_up=2, seed=config.seed + number,
+        out=run, method=config.method, interaction=False, data=config.data, held_out=config.held_out,
+        epochs=config.epochs, draws=config.windows, widths=config.widths, warm_up=2, seed=config.seed + number,
         threads=1, device="cpu", prompts="pooled", refresh_text=8,
     )  # fmt: skip
     check(settings)
@@ -142,13 +148,63 @@ def score(run: Path, batches: LiveBatches, left_out: Sequence[str]) -> None:
     )  # fmt: skip
 
 
+def deciding(share: np.ndarray, clip: np.ndarray) -> np.ndarray:
+    """The window (C,) of each clip in which an action's probability is highest, from probabilities (N, K) of actions."""
+    best = share.max(axis=1)
+    return np.array([np.flatnonzero(clip == one)[best[clip == one].argmax()] for one in range(int(clip.max()) + 1)])
+
+
+def measured(run: Path) -> dict[str, tuple[float, float]]:
+    """By measure: the AUROC of known against unknown clips, and the share of unknown ones that pass at 95 % known."""
+    with np.load(run / "scores.npz") as kept:
+        data = {name: kept[name] for name in kept.files}
+    nothing = data["classes"].tolist().index(NOTHING)
+    actions = np.delete(softmax(data["logits"]), nothing, axis=1)
+    at = deciding(actions, data["clip"])
+    logits, embedding = data["logits"][at], data["embedding"][at]
+    text, means = (np.delete(data[name], nothing, axis=0) for name in ("text", "means"))
+    values = {kind: measure(kind, logits, embedding, nothing, text) for kind in KINDS}
+    values["max logit"] = np.delete(logits, nothing, axis=1).max(axis=1)
+    values["class means"] = measure("prototype", logits, embedding, nothing, means)
+    values["energy and class means"] = even(values["energy"]) + even(values["class means"])
+    values["softmax and class means"] = even(values["softmax"]) + even(values["class means"])
+    unknown = np.isin(data["truth"], data["left_out"])
+    return {
+        name: (auroc(one[~unknown], one[unknown]), passed(one[~unknown], one[unknown])) for name, one in values.items()
+    }
+
+
+def even(values: np.ndarray) -> np.ndarray:
+    """With mean 0 and deviation 1."""
+    return (values - values.mean()) / max(float(values.std()), 1e-12)
+
+
+def table(found: Sequence[dict[str, tuple[float, float]]]) -> Table:
+    """Each measure's AUROC in every draw, its mean and deviation, and what passes at 95 % known."""
+    columns = [f"draw {number}" for number in range(len(found))]
+    shown = Table("measure", *columns, "AUROC", "better than softmax", "unknown that pass")
+    for name in sorted(found[0], key=lambda name: -mean_std([one[name][0] for one in found])[0]):
+        each, pass_ = ([one[name][k] for one in found] for k in (0, 1))
+        mean, deviation = mean_std(each)
+        wins = sum(one[name][0] > one["softmax"][0] for one in found)
+        spread = "" if deviation is None else f" ± {deviation:.3f}"
+        shown.add_row(
+            name, *(f"{value:.3f}" for value in each), f"{mean:.3f}{spread}",
+            "" if name == "softmax" else f"{wins} of {len(found)}", f"{mean_std(pass_)[0]:.1%}",
+        )  # fmt: skip
+    return shown
+
+
 def run(config: Config, console: Console) -> int:
-    """Trains what is not there yet."""
+    """Trains what is not there yet, and prints the table."""
     torch.set_num_threads(1)
+    found = []
     for number, left_out in enumerate(dealt(config.draws, config.seed)):
         if not (config.out / f"draw-{number}" / "scores.npz").is_file():
             console.print(f"draw {number}: without {', '.join(left_out)}")
             trained(config, number, left_out, console)
+        found.append(measured(config.out / f"draw-{number}"))
+    console.print(table(found))
     return 0
 
 
