@@ -32,6 +32,7 @@ from realtime.scoring import Engine
 from train.data import read, subject_key
 from train.data.clip import Recording
 from train.sources import parse_sources
+from train.synthesis import synthetic_recordings
 
 EXAMPLES = """examples:
   python -m realtime.run --camera 0 --record life.mcap --duration 1800     half an hour of ordinary life, then
@@ -46,6 +47,7 @@ EXAMPLES = """examples:
 exit codes: 0 done, 2 flags or recordings that hold too little to fit anything, 3 bundle refused,
   4 a recording that cannot be read, 130 interrupted (nothing is written)
 """
+GENERATED_SEED = 60_000  # people whom training does not draw
 TRIED = "margin"  # by auto: docs/calibration/thresholds.md has what the measures are worth
 
 
@@ -69,6 +71,8 @@ class Config:
     """Labelled recordings as NAME:PATH, NAME one of msrc12 utkinect."""
     subjects: tuple[str, ...] = ()
     """Only these people: S for every set, or NAME:S1,S2 for one; all where not given."""
+    generated: int = 0
+    """Also so many labelled recordings of generated people, a minute each: to try the tool, not to measure a site."""
     bundle: Path | None = None
     """Bundle to measure; the shipped one where not given."""
     allot: Allotment = "recall"
@@ -92,7 +96,9 @@ def check(config: Config) -> None:
         raise UsageError(f"--false-per-hour must be above 0, got {config.false_per_hour}")
     if not 0.5 <= config.keep < 1:
         raise UsageError(f"--keep must be a share in [0.5, 1), got {config.keep}")
-    if not (config.data or config.nothing):
+    if config.generated < 0:
+        raise UsageError(f"--generated must be at least 0, got {config.generated}")
+    if not (config.data or config.nothing or config.generated):
         raise UsageError("nothing to measure on: give --nothing RECORDING.mcap, or --data NAME:DIR")
     if config.subjects and not config.data:
         raise UsageError("--subjects are people of --data; leave it out, or name the sets")
@@ -100,7 +106,7 @@ def check(config: Config) -> None:
         raise UsageError(
             "--happens speaks of the recordings of --nothing; labelled recordings say themselves what happens"
         )
-    if config.reject not in ("auto", "none") and not config.data:
+    if config.reject not in ("auto", "none") and not (config.data or config.generated):
         raise UsageError(
             f"--reject {config.reject} needs to know what real actions look like: add labelled recordings with --data"
         )
@@ -162,6 +168,7 @@ def check_actions(bundle: Bundle, happens: Sequence[str]) -> None:
 def play_all(config: Config, bundle: Bundle, engine: Engine, console: Console) -> list[Played]:
     """Every recording, its windows scored; UsageError where nobody is in any."""
     labelled = recordings(config) if config.data else []
+    labelled += synthetic_recordings(config.generated, GENERATED_SEED)
     work: list[Callable[[], Played]] = [lambda one=one: play_labelled(bundle, engine, one) for one in labelled]  # type: ignore[misc]
     work += [lambda path=path: play_nothing(bundle, engine, path) for path in config.nothing]  # type: ignore[misc]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

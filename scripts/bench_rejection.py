@@ -149,7 +149,7 @@ def score(run: Path, batches: LiveBatches, left_out: Sequence[str]) -> None:
 
 
 def deciding(share: np.ndarray, clip: np.ndarray) -> np.ndarray:
-    """The window (C,) of each clip in which an action's probability is highest, from probabilities (N, K) of actions."""
+    """The window (C,) of each clip in which an action is likeliest, from probabilities (N, K) of actions."""
     best = share.max(axis=1)
     return np.array([np.flatnonzero(clip == one)[best[clip == one].argmax()] for one in range(int(clip.max()) + 1)])
 
