@@ -16,6 +16,7 @@ from calib.poisson import expected
 Allotment = Literal["recall", "even", "common"]
 PSEUDO_FALSE = 0.5  # how strongly an action's false events are drawn to the mean of all (calib.poisson.expected)
 PSEUDO_TRUTHS = 10.0  # so many truths that behave like all actions' are added to each action's own
+TIE = 1e-3  # truths that a step of 1 in log odds away from the usual threshold must bring
 LEVELS = 20
 LOWEST, HIGHEST = 0.25, 0.99  # of the levels
 FLOOR, CEILING = 0.05, 0.998  # what a threshold may be in the end
@@ -70,12 +71,15 @@ def _gain(curves: Curves, on: np.ndarray) -> np.ndarray:
     return curves.matched.sum(axis=0) + PSEUDO_TRUTHS * together
 
 
-def allot(curves: Curves, on: np.ndarray, per_hour: float, how: Allotment = "recall") -> np.ndarray:
+def allot(
+    curves: Curves, on: np.ndarray, per_hour: float, how: Allotment = "recall", usual: float = 0.75
+) -> np.ndarray:
     """The level of `on` of each action (A,) at which the expected false events come to `per_hour`.
 
     recall: the sum is kept where it costs least recall (the Lagrangian of that: each action takes the level with the
     best gain - price x cost, and the price is the lowest that meets the sum). even: each action gets the same share.
-    common: one level for all. Where the highest levels still cost too much, they are taken.
+    common: one level for all. Where the highest levels still cost too much, they are taken. Where levels make no
+    difference here, the one nearest to `usual` is taken: what these recordings do not tell is left as it was.
     """
     budget, cost = per_hour * float(curves.hours.sum()), _cost(curves)
     actions, last = cost.shape[0], cost.shape[1] - 1
@@ -83,13 +87,12 @@ def allot(curves: Curves, on: np.ndarray, per_hour: float, how: Allotment = "rec
         met = np.flatnonzero(cost.sum(axis=0) <= budget)
         return np.full(actions, on[met[0] if len(met) else last])
     if how == "even":
-        met = cost <= budget / actions
-        return on[np.where(met.any(axis=1), met.argmax(axis=1), last)]
-    gain = _gain(curves, on)
+        fits = cost <= budget / actions
+        return on[np.where(fits.any(axis=1), fits.argmax(axis=1), last)]
+    gain = _gain(curves, on) - TIE * np.abs(logit(on) - logit(np.array(usual)))
 
     def chosen(price: float) -> np.ndarray:
-        worth = (gain - price * cost)[:, ::-1]
-        return last - worth.argmax(axis=1)  # of equals the highest
+        return np.asarray((gain - price * cost).argmax(axis=1))
 
     rows = np.arange(actions)
     low, high = -12.0, 12.0  # of the price's logarithm

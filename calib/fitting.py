@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calib.allot import Allotment, Curves, allot, levels, shifted
+from calib.allot import HIGHEST, LOWEST, Allotment, Curves, allot, levels, shifted
 from calib.counts import Counts, confusions, count
-from calib.poisson import Rate, rate
+from calib.poisson import THREE, Rate, rate
 from calib.scored import Played, decide, parts_of
 from realtime.bundle import Bundle
 
@@ -81,6 +81,7 @@ class Fitter:
         self.bundle, self.tell = bundle, tell
         self.played = pieces
         self.actions = tuple(action.id for action in bundle.actions)
+        self.own_on = np.array([action.on for action in bundle.actions])
         self.levels = levels()
 
     def counts(self, on: np.ndarray, number: int, happens: Collection[str] = ()) -> Counts:
@@ -116,9 +117,9 @@ class Fitter:
         every = range(len(self.played))
 
         def chosen(rows: Sequence[int]) -> np.ndarray:
-            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how)
-            own = np.array([action.on for action in self.bundle.actions])
-            return np.where([action in asked.happens for action in self.actions], own, on)
+            own = np.array([min(max(action.on, LOWEST), HIGHEST) for action in self.bundle.actions])
+            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, float(np.median(own)))
+            return np.where([action in asked.happens for action in self.actions], self.own_on, on)
 
         left = [chosen([n for n in every if n not in fold] if crossed else list(every)) for fold in folds]
         by, counted = self._moved(left, folds, asked)
@@ -151,7 +152,11 @@ class Fitter:
         return np.where([action in asked.happens for action in self.actions], on, shifted(on, by))
 
     def _moved(self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked) -> tuple[float, Counts]:
-        """The least move at which no more false events are counted than asked for, and the counts there."""
+        """The move at which no more false events are counted than asked for, and the counts there.
+
+        Of labelled recordings that of most recall; else the least, so that most is told. Where there is too little time
+        to promise the rate, nothing is made easier to start than before: the events that are missing may come yet.
+        """
         tried: dict[float, Counts] = {}
 
         def counts(by: float) -> Counts:
@@ -168,6 +173,9 @@ class Fitter:
 
         step, low, high = 0.5, -FARTHEST, FARTHEST
         by = 0.0
+        enough = asked.per_hour * counts(0.0).hours >= THREE
+        if good(0.0) and not enough:
+            return 0.0, counts(0.0)
         if good(0.0):
             while by > low and good(by - step):
                 by, step = max(by - step, low), step * 2
@@ -179,7 +187,9 @@ class Fitter:
         while high - low > FINEST:
             middle = (low + high) / 2
             low, high = (low, middle) if good(middle) else (middle, high)
-        return high, counts(high)
+        met = [move for move in tried if good(move)] or [high]
+        best = max(met, key=lambda move: (counts(move).recall or 0.0, -abs(move) if counts(move).recall else -move))
+        return best, counts(best)
 
     def _common(self, curves: Curves) -> list[tuple[float, float | None]]:
         hours, truths = float(curves.hours.sum()), int(curves.truths.sum())
