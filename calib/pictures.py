@@ -46,7 +46,8 @@ def operating(fit: Fit, own: Counts, per_hour: float) -> Figure:
     axes = figure.add_subplot()
     rates = [max(rate, LEAST_RATE) for rate, _ in fit.common]
     recall = fit.counted.recall
-    heights = [kept for _, kept in fit.common] if recall is not None else levels().tolist()
+    kept = [0.0 if share is None else share for _, share in fit.common]
+    heights = kept if recall is not None else [float(level) for level in levels()]
     axes.plot(rates, heights, "-o", ms=3, color=GREY, label="one threshold for all actions")
     own_at, here_at = (own.recall, recall) if recall is not None else (None, float(np.median(fit.on)))
     if own_at is not None:

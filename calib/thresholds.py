@@ -48,7 +48,7 @@ exit codes: 0 done, 2 flags or recordings that hold too little to fit anything, 
   4 a recording that cannot be read, 130 interrupted (nothing is written)
 """
 GENERATED_SEED = 60_000  # people whom training does not draw
-TRIED = "margin"  # by auto: docs/calibration/thresholds.md has what the measures are worth
+TRIED = ("logit", "margin")  # by auto: docs/calibration/thresholds.md has what the measures are worth
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Config:
     """Bundle to measure; the shipped one where not given."""
     allot: Allotment = "recall"
     """How the rate is shared out: so that recall is kept best, evenly, or one common threshold for all actions."""
-    reject: Literal["auto", "none", "softmax", "margin", "energy", "odds", "prototype"] = "auto"
-    """Also reject windows that look like no known action, by this measure; needs labelled recordings. auto: by margin
-    where that keeps more recall at the same rate."""
+    reject: Literal["auto", "none", "softmax", "logit", "margin", "energy", "odds", "prototype"] = "auto"
+    """Also reject windows that look like no known action, by this measure; needs labelled recordings. auto: by logit or
+    by margin, where that keeps more recall at the same rate."""
     keep: float = 0.95
     """Share of the rightly called windows of actions that the rejection must let through."""
     precision: Literal["fp32", "int8"] = "fp32"
@@ -194,7 +194,7 @@ def fit(config: Config, bundle: Bundle, played: list[Played], console: Console) 
     labels = np.concatenate([labels_of(bundle, one) for one in played])
     logits, embedding = windows_of(bundle, played)
     plain = fit_temperature(bundle, logits, labels)
-    kinds = (config.reject,) if config.reject != "auto" else ("none", TRIED) if plain.before is not None else ("none",)
+    kinds = (config.reject,) if config.reject != "auto" else ("none", *TRIED) if plain.before is not None else ("none",)
     made = [
         plain if kind == "none" else fit_rejection(plain, logits, embedding, labels, kind, config.keep)
         for kind in kinds

@@ -5,6 +5,7 @@ window looks more like a known action; one below the level that was fitted at th
 N windows, K classes, D width of the embedding.
 
 softmax    largest probability among the actions (Hendrycks and Gimpel 2017); what the rest is compared with
+logit      the largest logit of an action (Hendrycks et al. 2022): separates unknown actions best of these
 margin     the largest logit of an action minus the next largest of any class
 energy     log of the sum of the actions' exponentiated logits (Liu et al. 2020)
 odds       energy minus the logit of "nothing": how much likelier any action is than none
@@ -26,7 +27,7 @@ from realtime.fields import REMEDY, short
 from realtime.pipeline import ScoresWindows
 from realtime.schema import Scores, Window
 
-KINDS = ("softmax", "margin", "energy", "odds", "prototype")
+KINDS = ("softmax", "logit", "margin", "energy", "odds", "prototype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def measure(
     if kind == "softmax":
         top = values.max(axis=1, keepdims=True)
         return np.exp(actions.max(axis=1) - top[:, 0]) / np.exp(values - top).sum(axis=1)
+    if kind == "logit":
+        return actions.max(axis=1)
     if kind == "margin":
         best = actions.argmax(axis=1)
         others = values.copy()

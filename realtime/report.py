@@ -346,7 +346,7 @@ class Reporter:
             action=action, model=model, clock=self._clock, latency=latency,
             track=track_of(seen[0], (event.decided_ns - seen[1]) / 1e9, event.partner) if seen else None,
             window=span_of(window, self._clock, self._fps) if window else None,
-            calibrated=here is not None, far_per_h=here and here.far_per_h,
+            calibrated=here is not None, far_per_h=None if here is None else here.far_per_h,
         )  # fmt: skip
         payload = self._publish(message)
         if self._events is not None:

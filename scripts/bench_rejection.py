@@ -112,17 +112,18 @@ def trained(config: Config, number: int, left_out: Sequence[str], console: Conso
 def score(run: Path, batches: LiveBatches, left_out: Sequence[str]) -> None:
     """Writes scores.npz: the known classes' logits and the embedding of every clip's windows, and the prototypes."""
     net = load_network(run / "last.safetensors")
-    assert net.text is not None
+    text = net.text
+    assert text is not None
     columns = [k for k, name in enumerate(batches.classes) if name not in left_out]
 
     def answer(skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         feature = net.network.feature_map(torch.from_numpy(skeleton).unsqueeze(-1)).mean(dim=(2, 3))
         logits, embedding = net.network.heads(feature)
-        both = 0.5 * (logits + net.text_scale * embedding @ net.text.T)
+        both = 0.5 * (logits + net.text_scale * embedding @ text.T)
         return both[:, columns].numpy(), embedding.numpy()
 
     net.network.eval()
-    sums, seen = np.zeros((len(batches.classes), net.text.shape[1])), 0
+    sums, seen = np.zeros((len(batches.classes), text.shape[1])), 0
     for x, labels in batches.epoch(10_000, Ranks()):
         _, embedding = answer(x.squeeze(-1).numpy())
         sums += (labels.numpy() >= SURE).T.astype(float) @ embedding
@@ -130,7 +131,8 @@ def score(run: Path, batches: LiveBatches, left_out: Sequence[str]) -> None:
         if seen >= PROTOTYPE_WINDOWS:
             break
     rows: list[tuple[np.ndarray, np.ndarray]] = []
-    truth, clip = [], []
+    truth: list[str] = []
+    clip: list[int] = []
     for source in batches.held:
         for one in labelled_clips(source.items):
             action = action_of(one.data, one.label)
@@ -144,7 +146,7 @@ def score(run: Path, batches: LiveBatches, left_out: Sequence[str]) -> None:
     np.savez_compressed(
         run / "scores.npz", logits=np.concatenate([r[0] for r in rows]), embedding=np.concatenate([r[1] for r in rows]),
         clip=np.array(clip), truth=np.array(truth), classes=np.array([batches.classes[k] for k in columns]),
-        text=net.text.numpy()[columns], means=prototypes[columns].astype(np.float32), left_out=np.array(left_out),
+        text=text.numpy()[columns], means=prototypes[columns].astype(np.float32), left_out=np.array(left_out),
     )  # fmt: skip
 
 
@@ -164,7 +166,6 @@ def measured(run: Path) -> dict[str, tuple[float, float]]:
     logits, embedding = data["logits"][at], data["embedding"][at]
     text, means = (np.delete(data[name], nothing, axis=0) for name in ("text", "means"))
     values = {kind: measure(kind, logits, embedding, nothing, text) for kind in KINDS}
-    values["max logit"] = np.delete(logits, nothing, axis=1).max(axis=1)
     values["class means"] = measure("prototype", logits, embedding, nothing, means)
     values["energy and class means"] = even(values["energy"]) + even(values["class means"])
     values["softmax and class means"] = even(values["softmax"]) + even(values["class means"])

@@ -156,6 +156,7 @@ def test_measures_are_what_their_names_say() -> None:
         return measure(kind, logits, embedding, 0, np.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
 
     assert of("softmax") == pytest.approx(share[:, 1:].max(axis=1), rel=1e-5)
+    assert of("logit") == pytest.approx([3.0, 0.0])
     assert of("margin") == pytest.approx([1.0, -5.0])
     assert of("energy") == pytest.approx(np.log(np.exp(logits[:, 1:]).sum(axis=1)))
     assert of("odds") == pytest.approx(np.log(share[:, 1:].sum(axis=1) / share[:, 0]), rel=1e-4)
