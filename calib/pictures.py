@@ -63,7 +63,7 @@ def operating(fit: Fit, own: Counts, per_hour: float) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("false alarms an hour, all actions together")
     axes.set_ylabel("share of actions that are told" if recall is not None else "threshold (these: the median)")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.04)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     return figure
