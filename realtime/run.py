@@ -35,6 +35,7 @@ from realtime.interactions import Interactions
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
+from realtime.orientation import turned_pictures, upright
 from realtime.outlet import Outlet, OutletSpec
 from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows
@@ -120,10 +121,10 @@ def outlet_spec(outputs: OutputFlags) -> OutletSpec:
 def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) -> tuple[FindsPoses, int, str]:
     """The pose stage of a source at its site, how many people are followed, and a line about it for people."""
     if info.skeletons:
-        return PassThrough(), chosen.persons or MOST_PERSONS, ""
+        return upright(PassThrough(), site), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
     pose, why = open_pose(chosen.pose, persons)
-    return pose, persons, why
+    return upright(turned_pictures(pose, site), site), persons, why
 
 
 def run(config: Config, console: Console) -> int:
