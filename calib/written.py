@@ -1,0 +1,38 @@
+"""The one small file that each tool of calib/ writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from realtime.errors import UsageError
+
+
+def check_free(path: Path, replace: bool, flag: str = "--out") -> None:
+    """UsageError where a file could not be written, or is there already: asked before the work, not after it."""
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder; name a file in it, such as {path / 'cam.json'}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}; make it, or name another file")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{flag} {path}: no permission to write to {path.parent}; name a file in another folder")
+    if path.exists() and not replace:
+        raise UsageError(f"{flag} {path} is there already; say --replace to write over it, or name another file")
+
+
+def write(path: Path, content: bytes, flag: str = "--out") -> None:
+    """Writes so that a reader sees the old file or the new one, never half of one; UsageError where it cannot."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UsageError(f"{flag} {path} cannot be written ({error.strerror}); name another file") from error
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """A calibration as JSON that people can read."""
+    write(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
