@@ -29,7 +29,6 @@ from calib.views import Finder, Reading, View, list_pictures, read_folder
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.feed import Source
-from realtime.lens import Lens
 from realtime.schema import SECOND_NS, Frame
 from realtime.secrets import source_of
 from realtime.slot import Change
@@ -50,7 +49,6 @@ EXAMPLES = """examples:
 exit codes: 0 ok, 1 internal error, 2 usage, or views that make no calibration, 4 pictures or source cannot be opened,
   130 interrupted (Ctrl-C)
 """
-SYNTHETIC = Lens(640, 480, 520.0, 522.0, 318.3, 243.1, (-0.28, 0.09, 0.0008, -0.0005, -0.01), "pinhole", 0.0)
 SYNTHETIC_VIEWS = 60
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
@@ -102,8 +100,8 @@ def run(config: Config, console: Console) -> int:
     if config.print is not None:
         written.check_free(config.print, config.replace, "--print")
         written.write(config.print, board_page(board, config.paper).pdf(), "--print")
-        console.print(f"{config.print}: {board}. Print it at 100 % and glue it on something flat and stiff; then run")
-        console.print(f"  python -m calib.camera --camera 0 {_flags(config, board)} --out cam.json")
+        say(console, f"{config.print}: {board}. Print it at 100 % and glue it on something flat and stiff; then run")
+        say(console, f"  python -m calib.camera --camera 0 {_flags(config, board)} --out cam.json")
         return 0
     _check(config)
     finder = Finder(board)
@@ -112,14 +110,14 @@ def run(config: Config, console: Console) -> int:
     else:
         reading, pictures = _from_source(config, finder, console)
     for one in reading.left_out if config.images is not None else ():
-        console.print(f"left out {one.name}: {one.why}")
+        say(console, f"left out {one.name}: {one.why}")
     check_views(reading, board, pictures)
     coverage = _cover(reading.views, board)
     try:
         check_coverage(coverage)
         found, kept, verdict, hold_out_px = _measure(reading.views, board, config.model, coverage, console)
     except UsageError:
-        console.print(coverage.text())
+        say(console, coverage.text())
         if config.map is not None:
             _write_map(config.map, coverage, reading.views, None, "refused")
         raise
@@ -129,9 +127,14 @@ def run(config: Config, console: Console) -> int:
     if config.map is not None:
         _write_map(config.map, coverage, kept, found, verdict.words)
     _report(console, found, kept, coverage)
-    console.print(f"[bold]{verdict.words}[/bold]" if console.is_terminal else verdict.words)
-    console.print(f"written: {config.out}; use it: python -m realtime.run --camera 0 --calib {config.out}")
+    say(console, verdict.words, "bold")
+    say(console, f"written: {config.out}; use it: python -m realtime.run --camera 0 --calib {config.out}")
     return 0
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Prints a line as it is: neither cut at the terminal's width, which breaks paths, nor read for markup."""
+    console.print(text, style=style or None, soft_wrap=True, markup=False)
 
 
 def document(
@@ -211,13 +214,13 @@ def _from_source(config: Config, finder: Finder, console: Console) -> tuple[Read
             except OSError as error:
                 raise UsageError(f"--keep {config.keep}: {error.strerror}; name another folder") from error
         capture = Capture(finder, config.views, config.keep, still)
-        console.print(f"hold the board into the camera: {finder.board}")
+        say(console, f"hold the board into the camera: {finder.board}")
         guide = opened.enter_context(Guide(console, capture, config.headless))
         try:
             play(until(frames, config.duration), capture, guide.tell)
         except KeyboardInterrupt:
             if config.keep is not None and capture.reading.views:
-                console.print(f"the views so far are kept: go on with --images {config.keep}")
+                say(console, f"the views so far are kept: go on with --images {config.keep}")
             raise
     return capture.reading, lambda count: capture.samples[:count]
 
@@ -227,9 +230,10 @@ def _needs_pictures(source: Source, spec: str) -> None:
         raise UsageError(f"--source {spec} gives skeletons, and a lens is measured in pictures; name a camera or video")
 
 
-def synthetic_frames(board: Board, lens: Lens = SYNTHETIC, count: int = SYNTHETIC_VIEWS) -> Iterator[Frame]:
-    """A board held into a camera that is known."""
-    for index, (turn, place) in enumerate(synthetic.stances(board, lens, count)):
+def synthetic_frames(board: Board) -> Iterator[Frame]:
+    """A generated board before a generated lens."""
+    lens = synthetic.SYNTHETIC
+    for index, (turn, place) in enumerate(synthetic.stances(board, lens, SYNTHETIC_VIEWS)):
         picture = synthetic.picture(board, lens, turn, place, seed=index)
         yield Frame(index, index * SECOND_NS, np.repeat(picture[..., None], 3, axis=2))
 
@@ -261,14 +265,14 @@ class Guide:
     def tell(self, what: Told | Change, picture: np.ndarray | None) -> bool:
         """Shows it; False where the person ended it in the window."""
         if isinstance(what, Change):
-            self._console.print(f"{what.state}: {what.reason}")
+            say(self._console, f"{what.state}: {what.reason}")
             return True
         coverage = self._capture.coverage
         missing = (coverage.missing() if coverage else None) or ""
         if what.taken:
             self._progress.update(self._task, completed=len(self._capture.reading.views), total=self._capture.goal)
             if self._live is None and coverage is not None:
-                self._console.print(f"{what.state}: {coverage.share:.0%} of the picture; {missing or 'enough'}")
+                say(self._console, f"{what.state}: {coverage.share:.0%} of the picture; {missing or 'enough'}")
         if self._live is not None:
             shown = Text(f"{coverage.text() if coverage else ''}\n{what.state}\nnext: {missing or 'hold the board up'}")
             self._live.update(Group(shown, self._progress))
@@ -290,7 +294,7 @@ def _measure(
         task = progress.add_task(f"fitting a {model} lens to {len(views)} views", total=None)
         found, kept, out = fit_without_outliers(views, board, model, LEAST_VIEWS)
         for view, error in out:
-            console.print(f"left out {view.name}: it contradicts the others ({error:.2f} px); was the board bent or moved?")
+            say(console, f"left out {view.name}: it contradicts the others ({error:.2f} px); was the board bent or moved?")
         each = lambda done, of: progress.update(task, description="hold-out", completed=done, total=of)  # noqa: E731
         hold_out_px = hold_out(kept, board, model, each)
     check_fit(found, coverage, hold_out_px, model)
@@ -304,16 +308,17 @@ def _write_map(path: Path, coverage: Coverage, views: list[View], found: Fit | N
 def _report(console: Console, found: Fit, views: list[View], coverage: Coverage) -> None:
     """The map, the numbers and each view's error."""
     lens = found.lens
-    console.print(coverage.text())
+    say(console, coverage.text())
     table = Table("view", "corners", "error px", "edges px")
     for view, error in zip(views, found.per_view, strict=True):
         table.add_row(view.name, str(len(view.numbers)), f"{error:.3f}", f"{view.edge_px:.1f}")
     console.print(table)
     wide, tall = lens.field_of_view
-    console.print(
+    say(
+        console,
         f"{lens.width}x{lens.height} {lens.model}: focal length {lens.fx:.2f} x {lens.fy:.2f} px, middle "
         f"{lens.cx:.2f}, {lens.cy:.2f}, distortion {' '.join(f'{one:.4f}' for one in lens.distortion)}, "
-        f"sees {wide:.1f} x {tall:.1f} degrees"
+        f"sees {wide:.1f} x {tall:.1f} degrees",
     )
 
 

@@ -11,6 +11,7 @@ from calib import vision
 from calib.board import Board
 from realtime.lens import Lens
 
+SYNTHETIC = Lens(640, 480, 520.0, 522.0, 318.3, 243.1, (-0.28, 0.09, 0.0008, -0.0005, -0.01), "pinhole", 0.0)
 FINE = 3  # rays to a pixel's side: a pixel shows the mean of what it covers
 TEXTURE = 6.0  # pixels to a millimetre of the drawn board, for squares of 25 mm
 PAPER, INK, WALL = 225.0, 30.0, 120.0  # grey

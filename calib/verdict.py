@@ -11,7 +11,7 @@ from calib import vision
 from calib.board import Board
 from calib.coverage import LEAST, Coverage
 from calib.lens_fit import Fit, Model
-from calib.views import STEEPEST_PX, Reading
+from calib.views import Reading
 from realtime.errors import UsageError
 
 LEAST_VIEWS = 8
@@ -37,6 +37,11 @@ def check_views(reading: Reading, board: Board, pictures: Look) -> None:
     if found < LEAST_VIEWS:
         raise UsageError(_too_few(reading, found, of))
     if board.kind == "chessboard":
+        markers = min((vision.count_markers(one) for one in pictures(2)), default=0)
+        if markers >= 4:  # its corners are found, but the markers pull at them
+            raise UsageError(
+                f"the board in the pictures has markers ({markers} are seen): it is a ChArUco board; say --board charuco"
+            )
         larger = _larger(board, pictures)
         if larger is not None:
             raise UsageError(
@@ -47,10 +52,10 @@ def check_views(reading: Reading, board: Board, pictures: Look) -> None:
 
 def _no_board(reading: Reading, board: Board, pictures: Look) -> str:
     asked = f"no board of {board.columns}x{board.rows} inner corners is in any of the {len(reading.left_out)} pictures"
-    if np.median(reading.steepest) > STEEPEST_PX:
+    if reading.unsharp is not None:
         return (
             f"the pictures are blurred, and no board is found in them: their sharpest edges are "
-            f"{np.median(reading.steepest):.0f} pixels wide; set the focus, wipe the lens, hold the board still"
+            f"{reading.unsharp:.0f} pixels wide; set the focus, wipe the lens, hold the board still"
         )
     light = float(np.median(reading.light))
     if not DARK <= light <= BRIGHT:
@@ -80,9 +85,10 @@ def _other(board: Board, pictures: Sequence[np.ndarray]) -> tuple[int, int] | No
     """The corners of another chessboard that these pictures show."""
     columns, rows = board.columns, board.rows
     # Squares counted for corners first, then one too many or too few, then boards as they are sold.
-    near = [(columns - 1, rows - 1), (columns + 1, rows + 1), (columns - 1, rows), (columns, rows - 1)]
+    near = [(columns, rows)] if board.kind == "charuco" else []
+    near += [(columns - 1, rows - 1), (columns + 1, rows + 1), (columns - 1, rows), (columns, rows - 1)]
     near += [(columns + 1, rows), (columns, rows + 1), (columns - 2, rows - 2), *_USUAL]
-    for one in dict.fromkeys(pair for pair in near if min(pair) >= 3 and pair != (columns, rows)):
+    for one in dict.fromkeys(pair for pair in near if min(pair) >= 3):
         if any(vision.find_chessboard(picture, *one, thorough=False) is not None for picture in pictures):
             return one
     return None
@@ -101,6 +107,8 @@ def _larger(board: Board, pictures: Look) -> tuple[int, int] | None:
 def _too_few(reading: Reading, found: int, of: int) -> str:
     lack = f"too few views: {found} of {of} pictures can be used and {LEAST_VIEWS} are needed at least"
     reasons = {reason: reading.count(reason) for reason in ("blurred", "duplicate", "few corners", "no board")}
+    if reading.unsharp is not None:  # so blurred that the board was not even found
+        reasons["blurred"] += reasons.pop("no board")
     reasons["damaged"] = reading.count("unreadable") + reading.count("cut")
     worst = max(reasons, key=lambda reason: reasons[reason])
     count = reasons[worst]

@@ -21,6 +21,8 @@ LEAST_CORNERS = 12  # of a ChArUco board that is seen in part
 LEAST_SHARE = 0.25  # and of its corners
 EDGE_PX = 5.0  # an edge wider than this, in pictures of up to 1280 pixels, is blurred; a sharp one is 1.5 to 3
 EDGE_SHARE = 0.22  # and one wider than this part of a square, however large the picture
+EDGES, EDGE_REACH = 200, 40  # so many of the steepest places are looked at, so many pixels to each side
+FAINT = 25.0  # grey levels: an edge of less is noise
 STEEPEST_PX = 9.0  # where no board is found: a picture whose steepest edges are wider than this is blurred
 
 
@@ -53,6 +55,12 @@ class Reading:
     steepest: list[float] = field(default_factory=list)  # edges in pixels, of pictures without a board
     light: list[float] = field(default_factory=list)  # their mean grey
     read: int = 0
+
+    @property
+    def unsharp(self) -> float | None:
+        """How wide the edges of pictures without a board are, in pixels; None where that is not why it was not found."""
+        wide = float(np.median(self.steepest)) if self.steepest else 0.0
+        return wide if wide > STEEPEST_PX else None
 
     def count(self, reason: str) -> int:
         """How many pictures were left out for this reason."""
@@ -215,11 +223,16 @@ def cut_short(path: Path) -> bool:
 
 
 def steepest_edge(picture: np.ndarray) -> float:
-    """How many pixels wide the steepest edges of a picture (H, W) are, from its contrast; large where there is none."""
+    """How many pixels wide the steepest edges of a picture (H, W) are; 0 where it has none to speak of."""
     values = picture.astype(np.float32)
-    slope = np.abs(np.diff(values, axis=1))
-    low, high = np.percentile(values, (2, 98))
-    return float((high - low) / max(float(np.percentile(slope, 99.8)), 0.5))
+    slopes = np.abs(np.diff(values, axis=1))
+    steepest = np.argpartition(slopes.ravel(), -EDGES)[-EDGES:] if slopes.size > EDGES else np.arange(slopes.size)
+    rows, columns = np.unravel_index(steepest, slopes.shape)
+    around = np.clip(columns[:, None] + np.arange(-EDGE_REACH, EDGE_REACH + 1), 0, values.shape[1] - 1)
+    range_there = np.ptp(values[rows[:, None], around], axis=1)
+    if not len(range_there) or np.median(range_there) < FAINT:
+        return 0.0
+    return float(np.median(range_there / np.maximum(slopes[rows, columns], 0.5)))
 
 
 def _one_size(sizes: dict[str, tuple[int, int]]) -> None:
