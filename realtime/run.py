@@ -37,6 +37,7 @@ from realtime.lifted import with_depth
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
+from realtime.orientation import turned_lens, turned_pictures, upright
 from realtime.outlet import Outlet, OutletSpec
 from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows
@@ -133,14 +134,13 @@ def outlet_spec(outputs: OutputFlags) -> OutletSpec:
 def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) -> tuple[FindsPoses, int, str]:
     """The pose stage of a source at its site, how many people are followed, and a line about it for people."""
     if info.skeletons:
-        return PassThrough(), chosen.persons or MOST_PERSONS, ""
+        return upright(PassThrough(), site), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
-    lens = site.lens
-    if lens is not None and info.width and info.height:
-        lens.fits(info.width, info.height)
-    pose, why = open_pose(chosen.pose, persons, lens=lens)
-    pose, depth = with_depth(pose, info, site.rig)
-    return pose, persons, "; ".join(part for part in (why, depth) if part)
+    if site.lens is not None and info.width and info.height:
+        site.lens.fits(info.width, info.height)
+    pose, why = open_pose(chosen.pose, persons, lens=turned_lens(site))
+    pose, depth = with_depth(turned_pictures(pose, site), info, site.rig)
+    return upright(pose, site), persons, "; ".join(part for part in (why, depth) if part)
 
 
 def run(config: Config, console: Console) -> int:
