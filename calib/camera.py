@@ -188,7 +188,8 @@ def _from_folder(folder: Path, finder: Finder, console: Console) -> tuple[Readin
     with Progress(*COLUMNS, console=console, transient=True) as progress:
         task = progress.add_task("looking for the board", total=len(files))
         reading = read_folder(folder, finder, lambda done, of: progress.update(task, completed=done))
-    names = [one.name for one in (*reading.views, *(one for one in reading.left_out if one.reason == "no board"))]
+    names = [view.name for view in reading.views]
+    names += [one.name for one in reading.left_out if one.reason == "no board"]
 
     def pictures(count: int) -> list[np.ndarray]:
         some = names[:: max(len(names) // count, 1)][:count]

@@ -163,7 +163,8 @@ def read_folder(folder: Path, finder: Finder, each: Callable[[int, int], None]) 
     Raises SourceError where none can be read, UsageError where they are not all of one size.
     """
     files = list_pictures(folder)
-    reading, sizes, seen = Reading(), {}, {}
+    reading, sizes = Reading(), {}
+    seen: dict[bytes, str] = {}
     for done, path in enumerate(files):
         each(done, len(files))
         picture = vision.read_picture(path)

@@ -52,7 +52,6 @@ COMMAND_LINE = {"tyro", "rich"}
 
 # The file on the workshop's side that may import each of these, one a purpose; tests may do so too.
 WORKSHOP_DOORS: dict[str, str | tuple[str, ...]] = {
-    "cv2": ("calib.vision", "train.knowledge.frames", "scripts.id_switches", "scripts.mjpeg_server"),
     "open_clip": "train.text_clip",
     "cv2": ("calib.vision", "train.knowledge.frames", "scripts.id_switches", "scripts.mjpeg_server"),
     "polygraphy": "export.build",
