@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from realtime.addresses import check_bind
 from realtime.backends import open_engine
 from realtime.bundle import Bundle
 from realtime.bundles import load_bundles
+from realtime.calibration import load_calibration
 from realtime.errors import LineError, SourceError, UsageError
 from realtime.feed import SourceInfo
 from realtime.journal import check_journal
@@ -58,6 +59,8 @@ def _looks(config: Config, open_: Callable[[], Source]) -> Iterator[tuple[str, L
 
     yield "settings", lambda: _settings(config)
     yield "bundle", lambda: _named(load_bundles(replace(chosen, interactions=None))[0])
+    if chosen.calib is not None:
+        yield "calib", lambda: _calibration(chosen)
     if chosen.interactions is not None:
         yield "interactions", lambda: _interactions(chosen)
     yield "engine", lambda: _engine(chosen)
@@ -113,6 +116,13 @@ def _engine(chosen: RecognitionFlags) -> str:
     engine = open_engine(bundle, chosen.backend, chosen.threads, chosen.precision, chosen.engine, chosen.trust)
     with closing(engine):
         return f"{engine.backend}, {engine.precision}, gives the reference results"
+
+
+def _calibration(chosen: RecognitionFlags) -> str:
+    site = load_calibration(chosen.calib)
+    load_bundles(replace(chosen, interactions=None), site.thresholds)
+    there = [field.name for field in fields(site) if getattr(site, field.name) is not None]
+    return f"{chosen.calib}: {', '.join(there)}"
 
 
 def _interactions(chosen: RecognitionFlags) -> str:

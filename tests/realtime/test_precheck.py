@@ -58,6 +58,7 @@ def test_a_line_that_can_run_is_told_so_and_nothing_is_left_behind(checked, tmp_
         (("--persons", 900), "settings", 2),
         (("--bundle", "/nowhere"), "bundle", 3),
         (("--interactions", "/nowhere"), "interactions", 3),
+        (("--calib", "/nowhere"), "calib", 2),
         (("--source", "/nowhere.mp4"), "source", 4),
         (("--events", "/nowhere/e.jsonl"), "events", 2),
         (("--pub", "tcp://127.0.0.1"), "pub", 2),

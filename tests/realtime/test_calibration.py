@@ -1,0 +1,84 @@
+"""--calib: one file or a folder of them; what is none is refused by name, and what is there reaches the line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realtime.calibration import Calibration, load_calibration
+from realtime.errors import UsageError
+from realtime.feed import SourceInfo
+from realtime.generator import synthetic_frames
+from realtime.run import open_stage
+from realtime.settings import RecognitionFlags
+
+FLOOR = {"schema": "calib-floor/1", "up": [0.0, 0.8660254, -0.5], "height_m": 2.0, "orientation": 0, "measured": {}}
+LENS = {"schema": "calib-camera/1", "width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0,
+        "distortion": [0.0, 0.0, 0.0, 0.0, 0.0], "model": "pinhole", "rms_px": 0.2, "measured": {}}  # fmt: skip
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_nothing_measured_is_nothing_known():
+    assert load_calibration(None) == Calibration()
+
+
+def test_a_folder_holds_one_file_of_each_kind(tmp_path):
+    write(tmp_path / "floor.json", FLOOR)
+    write(tmp_path / "cam.json", LENS)
+    site = load_calibration(tmp_path)
+    assert site.floor is not None and site.lens is not None and site.rig is None and site.thresholds is None
+    assert (site.floor.height_m, site.lens.fx) == (2.0, 500.0)
+    write(tmp_path / "other.json", {**FLOOR, "height_m": 3.0})
+    with pytest.raises(UsageError, match=r"floor.json and other.json are of one kind"):
+        load_calibration(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("[1, 2]", r"schema is None"),
+        ({"schema": "calib-floor/9"}, r"schema is 'calib-floor/9', not one of calib-camera/1"),
+        ({"schema": ["calib-floor/1"]}, "not one of"),
+        ({**FLOOR, "up": [0, 2, 0]}, r"'up' must be a list of 3 numbers, a vector of length 1"),
+        ({**FLOOR, "orientation": 45}, r"'orientation' must be 0, 90, 180 or 270, got 45"),
+        ({key: value for key, value in FLOOR.items() if key != "up"}, r"lacks the key 'up'"),
+        ({**FLOOR, "down": 1}, r"has the key 'down'"),
+        ({**LENS, "fx": -1}, "fx"),
+        ("x" * 5_000_000, "over 4000000 bytes"),
+    ],
+)
+def test_what_is_no_calibration_is_refused_by_name(tmp_path, content, words):
+    path = write(tmp_path / "site.json", content)
+    with pytest.raises(UsageError, match=words) as refusal:
+        load_calibration(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_no_file_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no such file or folder"):
+        load_calibration(tmp_path / "none.json")
+    with pytest.raises(UsageError, match=r"holds no \.json"):
+        load_calibration(tmp_path)
+
+
+def test_poses_of_a_camera_that_looks_down_come_upright_from_the_stage(tmp_path):
+    site = load_calibration(write(tmp_path / "floor.json", FLOOR))
+    level = next(iter(synthetic_frames(seed=1))).poses[0]
+    assert site.floor is not None and site.floor.pitch == pytest.approx(30)
+    seen = level.joints @ site.floor.turn.astype(np.float32)  # rows times R: the inverse of bringing upright
+    frame = next(iter(synthetic_frames(seed=1)))
+    tilted = frame.__class__(
+        0, frame.captured_ns, None, (level.__class__(0, 0, 1, level.layout, seen, level.confidence),)
+    )
+    info = SourceInfo("a", "synthetic", layout=level.layout.name)
+    stage, _, _ = open_stage(RecognitionFlags(), info, site)
+    found = stage.find(tilted)[0].joints
+    np.testing.assert_allclose(found, level.joints + np.array((0, 2, 0)), atol=1e-5)
+    plain, _, _ = open_stage(RecognitionFlags(), info, Calibration())
+    assert plain.find(tilted)[0] is tilted.poses[0]
