@@ -154,7 +154,7 @@ class Work:
             *("train.fit", "--method", method, "--prepared", str(self.config.prepared / data), "--split", split),
             *("--streams", "joint", *BACKBONE, "--epochs", str(epochs), "--batch", "32", "--seed", str(seed)),
             *("--evaluate-every", str(epochs), "--threads", "1", "--refresh-text", "4"),
-            *(("--init", str(init)) if init else ()), "--out", str(folder),
+            *(("--init", str(init), "--label", "from-c2vl") if init else ()), "--out", str(folder),
         )  # fmt: skip
         chain = self.chains[init] if init else self.chains.setdefault(folder, [])
         chain.append((folder / "result.json", command))
