@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from realtime.errors import SourceError
+from realtime.rig import Rig
 from realtime.schema import SECOND_NS, Frame
 from realtime.secrets import redacted
 from realtime.slot import Change, Slot
@@ -42,7 +43,8 @@ class SourceInfo:
     id: letters, digits, - and _, for topics. kind: camera, video, images, stream, poses or synthetic.
     width, height: pixels as delivered (rotation applied), None for skeletons and where unknown; fps: nominal.
     live: its frames cannot wait, and carry the time of their grab. layout: of the poses; None for pictures, and on
-    stdin, which has not spoken yet.
+    stdin, which has not spoken yet. depth_size: width, height of the depth pictures beside the others, None where there
+    are none. rig: how the two cameras stand to each other, where the source itself states it.
     """
 
     id: str
@@ -52,6 +54,8 @@ class SourceInfo:
     fps: float | None = None
     live: bool = False
     layout: str | None = None
+    depth_size: tuple[int, int] | None = None
+    rig: Rig | None = None
 
     @property
     def skeletons(self) -> bool:

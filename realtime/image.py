@@ -1,12 +1,39 @@
-"""Pictures for the pose model: small and RGB. The second door to cv2, next to camera.py.
+"""Pictures for the pose model, small and RGB, and picture files. The second door to cv2, next to camera.py.
 
 NumPy alone took 0.4 to 1.8 ms for the colour order of a 640 x 360 picture, and has no resize; cv2 takes 0.04 ms.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
+
+
+def read_picture(path: Path) -> np.ndarray | None:
+    """A picture file as (H, W, 3) uint8 BGR; None where there is none, or it cannot be read whole."""
+    cv2.setLogLevel(0)  # who asks says what is wrong
+    return cv2.imread(str(path), cv2.IMREAD_COLOR)
+
+
+def read_plain(path: Path) -> np.ndarray | None:
+    """A picture file as it is, any type and channels, such as (H, W) uint16; None as above."""
+    cv2.setLogLevel(0)
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def decoded(packed: np.ndarray) -> np.ndarray | None:
+    """A JPEG or PNG in memory, (n,) uint8, as (H, W, 3) uint8 BGR; None where it is damaged."""
+    return cv2.imdecode(packed, cv2.IMREAD_COLOR)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> bool:
+    """Writes (H, W, 3) uint8 BGR or (H, W) uint8 or uint16 as the name's ending says; whether it could.
+
+    PNG is packed lightly: a depth picture takes 4 ms instead of 20 and a tenth more space.
+    """
+    return bool(cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_JPEG_QUALITY, 92]))
 
 
 class SmallRgb:

@@ -32,6 +32,7 @@ from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
 from realtime.errors import LineError
 from realtime.interactions import Interactions
+from realtime.lifted import with_depth
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
@@ -59,6 +60,7 @@ EXAMPLES = """examples:
   python -m realtime.run --camera 0 --record today.mcap            keep the skeletons (never the pictures)
   python -m realtime.run --source today.mcap --fast --pub none --events again.jsonl
                                                                    decide again on kept skeletons
+  python -m realtime.run --source depth:realsense                  a depth camera: joints in metres, where they are
   python -m realtime.run --source synthetic --duration 30          a generated person; needs no camera
   python -m export.trt BUNDLE --backend trt --precision fp16       build a TensorRT engine on this machine, once; then
   python -m realtime.run --camera 0 --bundle BUNDLE --backend trt  run it, or end with exit code 6 or 3
@@ -124,7 +126,8 @@ def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) ->
         return upright(PassThrough(), site), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
     pose, why = open_pose(chosen.pose, persons)
-    return upright(turned_pictures(pose, site), site), persons, why
+    pose, depth = with_depth(turned_pictures(pose, site), info, site.rig)
+    return upright(pose, site), persons, "; ".join(part for part in (why, depth) if part)
 
 
 def run(config: Config, console: Console) -> int:

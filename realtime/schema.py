@@ -43,12 +43,17 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a source gives: an image (H, W, 3) uint8 BGR, or ready poses, never both."""
+    """What a source gives: an image (H, W, 3) uint8 BGR, or ready poses, never both.
+
+    depth: (h, w) uint16 millimetres along the axis of a depth camera, 0 where it saw nothing, of the same moment as the
+    image and in pixels of its own (realtime/rig.py says how they belong together); None where there is none.
+    """
 
     index: int
     captured_ns: int
     image: np.ndarray | None = None  # (H, W, 3)
     poses: tuple[Pose, ...] | None = None
+    depth: np.ndarray | None = None  # (h, w)
 
 
 @dataclass(frozen=True, slots=True)

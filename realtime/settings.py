@@ -28,8 +28,9 @@ class InputFlags:
 
     source: Annotated[str, tyro.conf.arg(aliases=("--camera",), metavar="SOURCE")] = "0"
     """Camera index, /dev/videoN, video file, folder of pictures, rtsp:// or http:// stream, skeletons (.mcap .jsonl
-    .npz, NTU .skeleton, NW-UCLA .json), - for pose messages on standard input, or synthetic. ${NAME} in an address
-    is taken from the environment, so that a password need not stand here."""
+    .npz, NTU .skeleton, NW-UCLA .json), a depth camera or a recording of one (depth:orbbec, depth:realsense,
+    depth:oak, depth:FOLDER), - for pose messages on standard input, or synthetic. ${NAME} in an address is taken from
+    the environment, so that a password need not stand here."""
     source_from: Path | None = None
     """Read the source from the first line of this file instead: for addresses with passwords."""
     name: str | None = None

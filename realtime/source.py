@@ -27,7 +27,8 @@ __all__ = ["Source", "SourceInfo", "open_source", "redacted"]
 
 FORMS = (
     "a camera index (0), /dev/videoN, a video file, a folder of pictures, rtsp:// or http://, a recording "
-    "(.mcap .skeleton .json .jsonl .npz), - for standard input, or synthetic"
+    "(.mcap .skeleton .json .jsonl .npz), a depth camera (depth:orbbec, depth:realsense, depth:oak) or a recording of "
+    "one (depth:FOLDER), - for standard input, or synthetic"
 )
 
 
@@ -57,6 +58,8 @@ def open_source(
         return _open_stdin(stdin, mirror)
     if spec == "synthetic":
         return _played(partial(_open_synthetic, seed, fps or 30.0), fast, mirror, loop=False)  # it has no end
+    if spec.startswith("depth:"):
+        return _open_depth(spec.removeprefix("depth:"), fast, mirror, loop)
     if spec.isdecimal() or spec.startswith("/dev/") or "://" in spec:
         return _open_device(spec, fast, mirror, loop)
     path = _existing(spec)
@@ -116,6 +119,22 @@ def _open_device(spec: str, fast: bool, mirror: bool, loop: bool) -> Source:
     _endless(spec, loop)
     there = partial(os.path.exists, camera.camera_path(device)) if sys.platform == "linux" else None
     return _played(partial(camera.open_camera, device, mirror=mirror), fast, mirror, loop, there)
+
+
+def _open_depth(spec: str, fast: bool, mirror: bool, loop: bool) -> Source:
+    """A depth camera or a recording of one."""
+    from realtime import depth
+
+    if mirror:
+        raise UsageError(
+            f"--mirror: the lenses of depth:{spec} are those of its pictures as they come; turn the mirroring off "
+            "where they are made, and leave --mirror out"
+        )
+    if spec in depth.DEVICES:
+        return _played(partial(depth.open_device, spec), fast, mirror, loop, spec=f"depth:{spec}")
+    if not spec:
+        raise SourceError(f"depth: names no source; it is one of {', '.join(depth.DEVICES)}, or a recording's folder")
+    return _played(partial(depth.open_recorded, _existing(spec)), fast, mirror, loop)
 
 
 def _open_stdin(descriptor: int, mirror: bool) -> Source:

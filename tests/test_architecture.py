@@ -33,8 +33,11 @@ CORE = {
 DOORS = {
     "cv2": {"camera", "image", "show"},
     "av": {"camera"},
+    "depthai": {"depth_oak"},
     "mediapipe": {"pose"},
     "onnxruntime": {"engine"},
+    "pyorbbecsdk": {"depth_orbbec"},
+    "pyrealsense2": {"depth_realsense"},
     "tensorrt": {"trt"},
     "tensorrt_rtx": {"trt"},
     "zmq": {"client", "outlet_child", "zap", "keys", "control"},
@@ -49,6 +52,7 @@ COMMAND_LINE = {"tyro", "rich"}
 
 # The file on the workshop's side that may import each of these, one a purpose; tests may do so too.
 WORKSHOP_DOORS: dict[str, str | tuple[str, ...]] = {
+    "cv2": ("calib.vision", "train.knowledge.frames", "scripts.id_switches", "scripts.mjpeg_server"),
     "open_clip": "train.text_clip",
     "polygraphy": "export.build",
     "tensorrt": "export.build",
