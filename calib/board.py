@@ -90,7 +90,8 @@ def make_board(kind: Kind, corners: str, square_mm: float, marker_mm: float | No
     marker = round(MARKER * square_mm, 3) if marker_mm is None else marker_mm
     if not 0.3 * square_mm <= marker <= 0.9 * square_mm:
         raise UsageError(
-            f"--marker-mm must be 0.3 to 0.9 of the square's {square_mm:g} mm, got {marker:g}; measure a marker's black side"
+            f"--marker-mm must be 0.3 to 0.9 of the square's {square_mm:g} mm, got {marker:g}; "
+            "measure a marker's black side"
         )
     if kind == "charuco" and (columns + 1) * (rows + 1) // 2 > vision.MARKERS:
         raise UsageError(f"--corners {columns}x{rows} needs over {vision.MARKERS} markers; take fewer corners")
@@ -118,6 +119,6 @@ def board_page(board: Board, paper: Paper) -> Page:
     foot = height - 7.0
     page.rectangles += [(MARGIN_MM + 5, foot, BAR_MM, 0.4)]
     page.rectangles += [(MARGIN_MM + 5 + end, foot - 1.5, 0.3, 3.4) for end in (0.0, BAR_MM - 0.3)]
-    words = f"{board}. Print at 100 %, not fitted to the page: the bar must measure {BAR_MM:g} mm. Glue it on something flat."
+    words = f"{board}. Print at 100 %, not fitted to the page: the bar must measure {BAR_MM:g} mm."
     page.texts.append((MARGIN_MM + 5, foot + 4.2, 2.4, words))
     return page

@@ -36,7 +36,7 @@ from realtime.source import open_source
 
 EXAMPLES = """examples:
   python -m calib.camera --print board.pdf                         a board to print on A4 and to glue on something flat
-  python -m calib.camera --camera 0 --out cam.json                 hold it into the camera: views are taken by themselves
+  python -m calib.camera --camera 0 --out cam.json                 hold it up: views are taken by themselves
   python -m calib.camera --images DIR --board chessboard --corners 9x6 --square-mm 25 --out cam.json
                                                                    from pictures taken before, of a chessboard
   python -m calib.camera --source board.mp4 --out cam.json         from a video of the board
@@ -294,7 +294,10 @@ def _measure(
         task = progress.add_task(f"fitting a {model} lens to {len(views)} views", total=None)
         found, kept, out = fit_without_outliers(views, board, model, LEAST_VIEWS)
         for view, error in out:
-            say(console, f"left out {view.name}: it contradicts the others ({error:.2f} px); was the board bent or moved?")
+            say(
+                console,
+                f"left out {view.name}: it contradicts the others ({error:.2f} px); was the board bent or moved?",
+            )
         each = lambda done, of: progress.update(task, description="hold-out", completed=done, total=of)  # noqa: E731
         hold_out_px = hold_out(kept, board, model, each)
     check_fit(found, coverage, hold_out_px, model)

@@ -142,7 +142,8 @@ class Coverage:
         empty = self.counts == 0
         parts = [(row, column) for row in range(3) for column in range(3)]
         share = [
-            empty[2 * row : 2 * row + 2, (0, 3, 5)[column] : (3, 5, 8)[column]].mean() + 0.01 * (row != 1) * (column != 1)
+            empty[2 * row : 2 * row + 2, (0, 3, 5)[column] : (3, 5, 8)[column]].mean()
+            + 0.01 * (row != 1) * (column != 1)
             for row, column in parts
         ]
         row, column = parts[int(np.argmax(share))]

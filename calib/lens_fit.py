@@ -53,16 +53,16 @@ def fit(views: Sequence[View], board: Board, model: Model) -> Fit:
             f"no {model} lens explains these {len(views)} views at all: take them again, the board flat and whole, or "
             f"try --model {'pinhole' if model == 'fisheye' else 'fisheye'}"
         )
-    numbers = [float(one) for one in solved.numbers]
+    fx, fy, cx, cy, *bent = (float(one) for one in solved.numbers)
     kind = "fisheye" if model == "fisheye" else "pinhole"
-    lens = Lens(size[0], size[1], *numbers[:4], tuple(numbers[4:]), kind, 0.0)
+    lens = Lens(size[0], size[1], fx, fy, cx, cy, tuple(bent), kind, 0.0)
     rotations = np.array([vision.rotation(turn) for turn in solved.rotations])
     residuals = [
         seen - lens.pixels(known @ turn.T + move)
         for known, seen, turn, move in zip(points, places, rotations, solved.places, strict=True)
     ]
     rms = _rms(np.concatenate(residuals))
-    lens = Lens(size[0], size[1], *numbers[:4], tuple(numbers[4:]), kind, round(rms, 5))
+    lens = Lens(size[0], size[1], fx, fy, cx, cy, tuple(bent), kind, round(rms, 5))
     per_view = np.array([_rms(one) for one in residuals])
     return Fit(lens, residuals, per_view, solved.deviations, rotations, solved.places)
 

@@ -86,7 +86,9 @@ class Capture:
                 f"{view.size[0]}x{view.size[1]} now; set the camera to one size and begin again"
             )
         if not complete(view, board):
-            return f"only {len(view.numbers)} of {board.columns * board.rows} corners: bring more of it into the picture"
+            return (
+                f"only {len(view.numbers)} of {board.columns * board.rows} corners: bring more of it into the picture"
+            )
         if blurred(view, board):
             return f"blurred (edges {view.edge_px:.1f} px wide): hold it still, or set the focus"
         if self._still and self._moved() > STILL * view.size[0]:

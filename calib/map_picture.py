@@ -34,7 +34,9 @@ def draw_map(coverage: Coverage, views: Sequence[View], fit: Fit | None = None, 
             if fit is not None:
                 vision.line(canvas, corner, corner + fit.residuals[place][number] * scale * EXAGGERATED, RED)
     _leans(canvas, coverage)
-    vision.words(canvas, f"{coverage.share:.0%} of the picture, {len(coverage.stances)} views", (8, height + 20), 0.5, INK)
+    vision.words(
+        canvas, f"{coverage.share:.0%} of the picture, {len(coverage.stances)} views", (8, height + 20), 0.5, INK
+    )
     if fit is not None:
         vision.words(canvas, f"red: errors, {EXAGGERATED} times longer", (WIDTH - 250, height + 20), 0.45, RED)
     for row, part in enumerate(textwrap.wrap(text, 105)[:2]):
@@ -79,7 +81,9 @@ def _leans(canvas: np.ndarray, coverage: Coverage) -> None:
     reach = SIDE / 2 - 22
     for degrees in (TILTED, 30.0, 45.0):
         vision.ring(canvas, middle, degrees / most * reach, FAINT)
-        vision.words(canvas, f"{degrees:.0f}", (int(middle[0] + degrees / most * reach) - 8, int(middle[1]) + 14), 0.35, FAINT)
+        vision.words(
+            canvas, f"{degrees:.0f}", (int(middle[0] + degrees / most * reach) - 8, int(middle[1]) + 14), 0.35, FAINT
+        )
     for one in coverage.stances:
         lean = one.lean * min(1.0, most / max(one.tilt, 1e-6)) / most * reach
         vision.dot(canvas, lean + middle, 3.0, GREEN if one.tilt >= TILTED else BLUE)

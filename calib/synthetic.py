@@ -1,4 +1,4 @@
-"""Pictures of a board as a known lens shows it: for tests, for the pages' pictures, and to try the tool with no camera."""
+"""Pictures of a board as a known lens shows it: for tests, for pages, and to try the tool with no camera."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def check_views(reading: Reading, board: Board, pictures: Look) -> None:
         markers = min((vision.count_markers(one) for one in pictures(2)), default=0)
         if markers >= 4:  # its corners are found, but the markers pull at them
             raise UsageError(
-                f"the board in the pictures has markers ({markers} are seen): it is a ChArUco board; say --board charuco"
+                f"the board in the pictures has {markers} markers: it is a ChArUco board; say --board charuco"
             )
         larger = _larger(board, pictures)
         if larger is not None:
@@ -78,7 +78,9 @@ def _no_board(reading: Reading, board: Board, pictures: Look) -> str:
             f"{asked}: --corners {board.columns}x{board.rows} is wrong, a board of {other[0]}x{other[1]} is in them; "
             f"inner corners are where four squares meet: say --corners {other[0]}x{other[1]}"
         )
-    return f"{asked}: is all of it in the picture, flat, evenly lit, with a white border? Is --board {board.kind} right?"
+    return (
+        f"{asked}: is all of it in the picture, flat, evenly lit, with a white border? Is --board {board.kind} right?"
+    )
 
 
 def _other(board: Board, pictures: Sequence[np.ndarray]) -> tuple[int, int] | None:
@@ -154,7 +156,7 @@ def check_fit(fit: Fit, coverage: Coverage, hold_out_px: float, model: Model) ->
     if lens.rms_px > MOST_RMS_PX:
         raise UsageError(
             f"RMS error {lens.rms_px:.2f} px is over {MOST_RMS_PX:g} px: is the board flat and stiff, --board and "
-            f"--corners right, the focus fixed?{' A very wide lens needs --model fisheye.' if model != 'fisheye' else ''}"
+            f"--corners right, the focus fixed?{' Wide lenses need --model fisheye.' if model != 'fisheye' else ''}"
         )
     if unsure > MOST_UNSURE:
         raise UsageError(
@@ -170,7 +172,7 @@ def check_fit(fit: Fit, coverage: Coverage, hold_out_px: float, model: Model) ->
         )
     if hold_out_px > max(MOST_RMS_PX, 4 * lens.rms_px):
         raise UsageError(
-            f"the lens explains the views it was fitted to ({lens.rms_px:.2f} px) but not others ({hold_out_px:.2f} px): "
+            f"the lens explains the views it was fitted to ({lens.rms_px:.2f} px) not others ({hold_out_px:.2f} px): "
             f"take more views: {coverage.missing() or 'the board elsewhere and tilted otherwise in each'}"
         )
 

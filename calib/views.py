@@ -58,7 +58,7 @@ class Reading:
 
     @property
     def unsharp(self) -> float | None:
-        """How wide the edges of pictures without a board are, in pixels; None where that is not why it was not found."""
+        """How wide the edges of pictures without a board are, in pixels; None where they are sharp."""
         wide = float(np.median(self.steepest)) if self.steepest else 0.0
         return wide if wide > STEEPEST_PX else None
 

@@ -1,4 +1,4 @@
-"""What calibration asks of OpenCV. calib's only door to cv2; pictures are (H, W) uint8, pixels as OpenCV counts them."""
+"""What calibration asks of OpenCV, its only door; pictures are (H, W) uint8, pixels as OpenCV counts them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,9 @@ def solve_fisheye(points: Sequence[np.ndarray], places: Sequence[np.ndarray], si
         focal = share * max(size)
         matrix = np.array(((focal, 0, size[0] / 2 - 0.5), (0, focal, size[1] / 2 - 0.5), (0, 0, 1.0)))
         try:
-            rms, *found = cv2.fisheye.calibrate(objects, seen, size, matrix, np.zeros(4), None, None, flags, _FISHEYE_STEPS)
+            rms, *found = cv2.fisheye.calibrate(
+                objects, seen, size, matrix, np.zeros(4), None, None, flags, _FISHEYE_STEPS
+            )
         except cv2.error:  # the start was too far off for one of the views
             continue
         if np.isfinite(rms) and (best is None or rms < best[0]):
@@ -181,7 +183,7 @@ def _deviations(
     return np.sqrt(np.maximum(np.diag(np.linalg.pinv(shared)), 0) * squares / max(count - 8, 1))
 
 
-def _stacked(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def _stacked(vectors: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return np.array([one.ravel() for one in vectors])
 
 

@@ -54,10 +54,10 @@ class Lens:
         counts = " or ".join(str(count) for count in COUNTS[model])
         fields.need(good and len(given) in COUNTS[model], "distortion", f"a list of {counts} numbers ({model})")
         longest = max(width, height)
-        focal = [fields.number(key, longest / 20, longest * 50) for key in ("fx", "fy")]
-        middle = [fields.number("cx", -width, 2 * width), fields.number("cy", -height, 2 * height)]
+        fx, fy = (fields.number(key, longest / 20, longest * 50) for key in ("fx", "fy"))
+        cx, cy = fields.number("cx", -width, 2 * width), fields.number("cy", -height, 2 * height)
         distortion = tuple(float(one) for one in given)
-        return cls(width, height, *focal, *middle, distortion, model, fields.number("rms_px", 0, 1000))
+        return cls(width, height, fx, fy, cx, cy, distortion, model, fields.number("rms_px", 0, 1000))
 
     def described(self) -> dict[str, Any]:
         """The keys and values of NUMBERS, as a file has them."""

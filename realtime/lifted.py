@@ -49,8 +49,8 @@ class _Body:
     """What is kept of one track."""
 
     smooth: OneEuro = field(default_factory=lambda: OneEuro(MIN_CUTOFF, BETA))
-    seen_ns: int = 0
-    measured_ns: int = 0
+    seen_ns: int | None = None
+    measured_ns: int | None = None
     body_m: float = 0.0
 
 
@@ -76,7 +76,9 @@ class Lifted:
         if frame.image is None or not poses:
             return poses
         now_ns = frame.captured_ns
-        self._bodies = {k: body for k, body in self._bodies.items() if now_ns - body.seen_ns <= FORGOTTEN_NS}
+        self._bodies = {
+            k: body for k, body in self._bodies.items() if body.seen_ns is None or now_ns - body.seen_ns <= FORGOTTEN_NS
+        }
         return tuple(self._lifted(frame, pose) for pose in poses)
 
     def reset(self) -> None:
@@ -117,12 +119,12 @@ class Lifted:
             body.body_m, body.measured_ns = placed.body_m, frame.captured_ns
             self.measured += int(placed.measured.sum())
             self.guessed += int((~placed.measured).sum())
-        elif body.measured_ns and frame.captured_ns - body.measured_ns <= HELD_NS:
+        elif body.measured_ns is not None and frame.captured_ns - body.measured_ns <= HELD_NS:
             placed = lifting.guessed(pose, rays, body.body_m)
         else:
-            body.measured_ns = 0
+            body.measured_ns = None
             return pose
-        if body.seen_ns and frame.captured_ns <= body.seen_ns:
+        if body.seen_ns is not None and frame.captured_ns <= body.seen_ns:
             body.smooth.reset()
         body.seen_ns = frame.captured_ns
         joints = body.smooth(placed.joints, frame.captured_ns)

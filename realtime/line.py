@@ -210,5 +210,6 @@ class Line:
             finally:
                 self.reporter.status(state, self.now_ns, why)
             self.terminal.events(told)
+            self.terminal.sum_up()
         finally:
             self.terminal.close()

@@ -6,6 +6,7 @@ from realtime.body import Belief, Landmarks, believe
 from realtime.errors import LineError, UsageError
 from realtime.finder import Followed, Follower
 from realtime.image import SmallRgb
+from realtime.lens import Lens
 from realtime.people import Body, PeopleTracker
 from realtime.person import KINECT_AXES, Person, is_picture, standing
 from realtime.schema import Frame, Pose
@@ -23,14 +24,16 @@ class LiteRtPose:
     frames (people.py says when a track begins, goes on and ends).
     Counters: refused (frames that are no picture or not later than the last), gated (bodies that the networks saw and
     the gate did not believe), crowded. Not thread-safe. threads: CPU threads of the networks.
+    lens: the camera's, where it was measured: places are then solved from undistorted landmarks (person.place_seen).
     """
 
-    def __init__(self, persons: int = 2, threads: int = 2) -> None:
+    def __init__(self, persons: int = 2, threads: int = 2, lens: Lens | None = None) -> None:
         if persons < 1:
             raise UsageError(f"persons must be at least 1, got {persons}")
         self._follower: Follower | None = Follower(persons, threads)
         self._tracker = PeopleTracker(persons=persons)
         self._people: dict[int, Person] = {}
+        self._lens = lens
         self._small_rgb = SmallRgb()
         self._captured_ns: int | None = None
         self.refused = self.gated = 0
@@ -85,7 +88,7 @@ class LiteRtPose:
         for track, (followed, landmarks, belief) in zip(tracks, bodies, strict=True):
             followed.known = track is not None
             if track is not None:
-                person = self._people.setdefault(track, Person(track))
+                person = self._people.setdefault(track, Person(track, self._lens))
                 poses.append(person.pose(frame, landmarks, width, height))
             elif belief is not Belief.SURE:
                 self.gated += 1

@@ -77,7 +77,7 @@ class Action(Part, frozen=True, kw_only=True):
 class Score(Part, frozen=True, kw_only=True):
     """value: smoothed; raw: this window's; peak: largest value so far; margin: value minus the runner-up's.
 
-    calibrated: on and off were measured at this site. far_per_h: false alarms per hour expected there.
+    calibrated: on and off were measured at this site. far_per_h: false alarms of this action expected there in an hour.
     """
 
     value: Probability

@@ -12,6 +12,7 @@ from realtime.body import Belief
 from realtime.errors import LineError, UsageError
 from realtime.finder import LOOK_AGAIN_NS, Lookout
 from realtime.image import SmallRgb
+from realtime.lens import Lens
 from realtime.people import Body, PeopleTracker
 from realtime.person import KINECT_AXES, STANDING_M, Person, box_around, is_picture, place_of
 from realtime.schema import Frame, Pose
@@ -64,10 +65,10 @@ class OnnxPose:
     needed), followed by their own joints, told apart by PeopleTracker, smoothed by capture time; all people go
     through the network in one batch where it takes one. confidence is the network's own peak, cut to [0, 1].
     Counters: refused (frames that are no picture or not later than the last), gated (finds not believed a body),
-    crowded.
+    crowded. lens: the camera's, where it was measured: joints are then undistorted.
     """
 
-    def __init__(self, path: Path, persons: int = 2, threads: int = 2) -> None:
+    def __init__(self, path: Path, persons: int = 2, threads: int = 2, lens: Lens | None = None) -> None:
         if persons < 1:
             raise UsageError(f"persons must be at least 1, got {persons}")
         self._network: TopDown | None = TopDown(path, threads)
@@ -76,6 +77,7 @@ class OnnxPose:
         self._small_rgb = SmallRgb()
         self._bodies: list[_Followed] = []
         self._people: dict[int, Person] = {}
+        self._lens = lens
         self._captured_ns: int | None = None
         self.refused = self.gated = 0
 
@@ -164,7 +166,11 @@ class OnnxPose:
         for track, body, scale in zip(tracks, bodies, scales, strict=True):
             if track is not None:
                 person = self._people.setdefault(track, Person(track))
-                poses.append(_pose(frame, person, body, scale, width, height))
+                if self._lens is None:
+                    flat, place = flat_by_scale(body, scale, width, height)
+                else:
+                    flat, place = flat_by_lens(body, self._lens, width, height)
+                poses.append(_pose(frame, person, body, flat, place, width, height))
         return tuple(sorted(poses, key=lambda pose: pose.track))
 
 
@@ -186,10 +192,27 @@ def scale_of_bones(joints: np.ndarray, confidence: np.ndarray) -> float:
     return max(float(np.sort([trunk, *bones])[-2:].min()), 1e-3)
 
 
-def _pose(frame: Frame, person: Person, body: Body, scale: float, width: int, height: int) -> Pose:
+def flat_by_scale(body: Body, scale: float, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (17, 3) about the hips and the place of these (3,), in metres and Kinect axes, by an assumed lens."""
     flat = np.zeros((len(COCO_17), 3), np.float32)
     flat[:, :2] = (body.joints - body.hips) / scale
-    joints = person.steady(flat * KINECT_AXES, place_of(body.hips, scale, width, height), frame.captured_ns)
+    return flat * KINECT_AXES, place_of(body.hips, scale, width, height)
+
+
+def flat_by_lens(body: Body, lens: Lens, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by the measured lens: the joints are undistorted, and the longest bones tell how far away they are."""
+    rays = lens.rays(body.joints, width, height)
+    away = 1 / max(scale_of_bones(rays, body.confidence), 1e-3)  # ray units in a metre, turned round
+    hips = rays[_HIPS].mean(axis=0)
+    flat = np.zeros((len(COCO_17), 3), np.float32)
+    flat[:, :2] = (rays - hips) * away
+    return flat * KINECT_AXES, np.array((*(hips * away), away), np.float32) * KINECT_AXES
+
+
+def _pose(
+    frame: Frame, person: Person, body: Body, flat: np.ndarray, place: np.ndarray, width: int, height: int
+) -> Pose:
+    joints = person.steady(flat, place, frame.captured_ns)
     seen = body.confidence >= SEEN
     places = (body.joints / (width, height)).astype(np.float32)
     confidence = (body.confidence * seen).astype(np.float32)

@@ -7,6 +7,7 @@ from typing import TypeGuard
 import numpy as np
 
 from realtime.body import HIPS, Landmarks
+from realtime.lens import Lens
 from realtime.schema import Frame, Pose
 from realtime.skeleton import BLAZEPOSE_33, KINECT_V2_25, convert, mapping
 from realtime.smooth import OneEuro
@@ -15,6 +16,7 @@ UNSEEN = 0.1  # below this visibility the place of a joint is a guess
 STANDING_M = 1.7  # MediaPipe's world landmarks are those of a body of about this height, whoever is seen
 KINECT_AXES = np.array([-1, -1, 1], np.float32)  # from x right, y down, z away: a rotation, left stays left
 FIELD_OF_VIEW = np.radians(60.0)  # of the whole width, assumed: webcams have 55 to 80 degrees
+NEAREST_M, FARTHEST_M = 0.2, 50.0  # where a body can be
 PLACE_MIN_CUTOFF, PLACE_BETA = 0.5, 1.0  # Hz, Hz per m/s; distance is noisy, so quieter than the joints' filter
 
 
@@ -65,13 +67,36 @@ def place_of(hips: np.ndarray, scale: float, width: int, height: int) -> np.ndar
     return np.array((x, y, focal / scale), np.float32) * KINECT_AXES
 
 
+def place_seen(found: Landmarks, lens: Lens, width: int, height: int) -> np.ndarray:
+    """Where a body is in camera space, (3,) float32 metres, from its undistorted landmarks and the size of its limbs.
+
+    The move t that lays the joints X, Y, Z (right, down, away) on their rays a, b best, each as far as it is seen: the
+    linear least squares of a (Z + tz) = X + tx and b (Z + tz) = Y + ty. The lens leaves one thing unknown: how tall the
+    body is. Landmarks are those of a body of STANDING_M, so somebody of 1.2 m is put 1.4 times too far away.
+    """
+    rays = lens.rays(found.image * np.array((width, height), np.float32) - 0.5, width, height).astype(np.float64)
+    joints = found.world.astype(np.float64) * KINECT_AXES  # x right, y down again
+    weights = found.visibility.astype(np.float64) / max(float(found.visibility.sum()), 1e-6)
+    known = rays * joints[:, 2:] - joints[:, :2]  # (n, 2)
+    middle, mean = weights @ rays, weights @ known
+    spread = float(weights @ ((rays - middle) ** 2).sum(axis=1))
+    away = -float(weights @ ((rays - middle) * (known - mean)).sum(axis=1)) / max(spread, 1e-12)
+    if not NEAREST_M <= away <= FARTHEST_M:  # too few landmarks are seen to tell: their scale is all there is
+        pixels = scale_of(found, width, height) * lens.width / width
+        away = float(np.clip(lens.fx / pixels, NEAREST_M, FARTHEST_M))
+    return np.array((*(mean + middle * away), away), np.float32) * KINECT_AXES
+
+
 class Person:
-    """One track's filters. Joints about the hips and the place of the hips are smoothed apart and then added, so
-    that a trembling distance does not reach the posture.
+    """One track's filters, and what is known of the lens.
+
+    Joints about the hips and the place of the hips are smoothed apart and then added, so that a trembling distance does
+    not reach the posture.
     """
 
-    def __init__(self, track: int) -> None:
+    def __init__(self, track: int, lens: Lens | None = None) -> None:
         self.track = track
+        self._lens = lens
         self._joints = OneEuro()
         self._place = OneEuro(PLACE_MIN_CUTOFF, PLACE_BETA)
 
@@ -86,8 +111,11 @@ class Person:
         smoothed.
         """
         seen = found.visibility >= UNSEEN
-        hips = standing(found, width, height)[0]
-        place = place_of(hips, scale_of(found, width, height), width, height)
+        if self._lens is None:
+            hips = standing(found, width, height)[0]
+            place = place_of(hips, scale_of(found, width, height), width, height)
+        else:
+            place = place_seen(found, self._lens, width, height)
         world = self.steady(found.world, place, frame.captured_ns)
         joints, confidence = convert(world, found.visibility * seen, BLAZEPOSE_33, KINECT_V2_25)
         places = mapping(BLAZEPOSE_33, KINECT_V2_25) @ found.image  # (25, 2)

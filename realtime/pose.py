@@ -20,7 +20,8 @@ import numpy as np
 
 from realtime.body import Belief, Landmarks, believe
 from realtime.errors import LineError, UsageError
-from realtime.person import KINECT_AXES, UNSEEN, box_around, is_picture, standing
+from realtime.lens import Lens
+from realtime.person import KINECT_AXES, UNSEEN, Person, box_around, is_picture, standing
 from realtime.quiet import quiet_stderr
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import BLAZEPOSE_33, KINECT_V2_25, convert, mapping
@@ -58,16 +59,18 @@ class MediaPipePose:
 
     One instance serves one thread: MediaPipe crashes the process otherwise.
     Counters: refused (frames that are no picture or not later than the last), gated (bodies that MediaPipe saw and
-    the gate did not believe), rebuilt (graphs replaced after a failure).
+    the gate did not believe), rebuilt (graphs replaced after a failure). lens: the camera's, where it was measured:
+    joints then lie in camera space, about the place solved from undistorted landmarks (person.place_seen).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lens: Lens | None = None) -> None:
         self._library = _load_mediapipe()
         from realtime.image import SmallRgb  # here, so that skeleton sources do without cv2
 
         self._small_rgb = SmallRgb()
         self._tracker, self._smooth = OnePersonTracker(), OneEuro()
-        self._track = 0
+        self._track, self._lens = 0, lens
+        self._person: Person | None = None
         self._captured_ns: int | None = None
         self._believed_ns = 0
         self._thread: int | None = None
@@ -98,7 +101,13 @@ class MediaPipePose:
             self._look_elsewhere(frame.captured_ns)
             return ()
         self._believed_ns = frame.captured_ns
-        return () if track is None else (self._pose(frame, track, found),)
+        if track is None:
+            return ()
+        if self._lens is None:
+            return (self._pose(frame, track, found),)
+        if self._person is None or self._person.track != track:
+            self._person = Person(track, self._lens)
+        return (self._person.pose(frame, found, rgb.shape[1], rgb.shape[0]),)
 
     def reset(self) -> None:
         """Lets go of the person in view; whoever is seen next gets a new track."""

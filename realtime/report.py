@@ -39,6 +39,7 @@ from realtime.schema import Event, Pose, State, Window
 from realtime.scoring import Engine
 from realtime.secrets import scrub
 from realtime.skeleton import KINECT_V2_25, LAYOUTS
+from realtime.thresholds import Thresholds
 from realtime.wire import action_event, moment, pose_message, scores_message, span_of, track_of
 from realtime.written import disk, recording_to
 
@@ -103,10 +104,12 @@ class Reporter:
         precision: str = "fp32",
         outlet: Tells | None = None,
         together: tuple[Bundle, Engine] | None = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         """outlet: where to publish, closed by whoever made it; without one, `outputs.publish` is opened here.
 
-        together: the bundle of what two people do, and what runs it.
+        together: the bundle of what two people do, and what runs it. thresholds: those of this site, which the bundle
+        decides by.
         """
         self._outputs, self._info, self._classes = outputs, info, bundle.classes
         self._bundle, self._fps = bundle, bundle.fps
@@ -115,6 +118,7 @@ class Reporter:
         self._source = Source(id=info.id, kind=info.kind, width=info.width, height=info.height, fps=info.fps)
         self._actions = _actions(bundle)
         self._model, self._together = _model(bundle, backend, precision), together
+        self._thresholds = thresholds
         self._pair_actions = _actions(together[0]) if together else {}
         self._people: dict[int, tuple[Pose, int]] = {}  # track -> newest pose, capture time of the first
         self._windows: dict[tuple[int, int | None], Window] = {}  # track and, of a pair, partner -> newest
@@ -336,11 +340,13 @@ class Reporter:
     def _tell(self, event: Event, latency: Latency) -> ActionEvent:
         seen, window = self._people.get(event.track), self._windows.get((event.track, event.partner))
         action, model = self._by(event)
+        here = None if self._thresholds is None or event.partner is not None else self._thresholds.actions[event.action]
         message = action_event(
             event, session=self._numbers.session, seq=self._numbers.take("action"), source=self._source,
             action=action, model=model, clock=self._clock, latency=latency,
             track=track_of(seen[0], (event.decided_ns - seen[1]) / 1e9, event.partner) if seen else None,
             window=span_of(window, self._clock, self._fps) if window else None,
+            calibrated=here is not None, far_per_h=None if here is None else here.far_per_h,
         )  # fmt: skip
         payload = self._publish(message)
         if self._events is not None:

@@ -77,9 +77,11 @@ class Rig:
 
 
 def make_rig(color: Lens, depth: Lens, rotation: np.ndarray, translation_m: np.ndarray) -> Rig:
-    """From arrays (3, 3) and (3,) metres. The rotation is made square to the last bit."""
-    left, _, right = np.linalg.svd(np.asarray(rotation, float))
-    exact = np.eye(3) if np.array_equal(rotation, np.eye(3)) else left @ right
+    """From arrays (3, 3) and (3,) metres. A rotation that is rounded is made square; one that is stays as it is."""
+    exact = np.asarray(rotation, float)
+    if np.abs(exact @ exact.T - np.eye(3)).max() > 1e-12:
+        left, _, right = np.linalg.svd(exact)
+        exact = left @ right
     rows = tuple(tuple(float(value) for value in row) for row in exact)
     return Rig(color, depth, rows, tuple(float(value) for value in np.ravel(translation_m)))
 

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
 
     hide_arguments()  # before the seconds in which libraries load
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from realtime.lifted import with_depth
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
-from realtime.orientation import turned_pictures, upright
+from realtime.orientation import turned_lens, turned_pictures, upright
 from realtime.outlet import Outlet, OutletSpec
 from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows
@@ -50,6 +51,7 @@ from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputF
 from realtime.source import Source, SourceInfo, open_source
 from realtime.steering import Steering
 from realtime.terminal import Terminal
+from realtime.thresholds import Thresholds, site_engine
 from realtime.window import WindowBuffer
 
 EXAMPLES = """examples:
@@ -78,8 +80,8 @@ exit codes: 0 ok or end of file, 1 internal error, 2 usage, 3 bundle or engine r
 """
 
 
-def make_decoder(bundle: Bundle) -> Decoder:
-    """The decoder that a bundle's thresholds describe."""
+def make_decoder(bundle: Bundle, new_id: Callable[[], str] | None = None) -> Decoder:
+    """The decoder that a bundle's thresholds describe. new_id: makes an id per occurrence; ULIDs where not given."""
     rules = [ActionRule(a.id, a.on, a.off, a.min_on_s, a.min_off_s) for a in bundle.actions]
     return Decoder(
         bundle.classes,
@@ -88,18 +90,27 @@ def make_decoder(bundle: Bundle) -> Decoder:
         bundle.smoothing_s,
         onset_shift_s=bundle.onset_shift_s,
         offset_shift_s=bundle.offset_shift_s,
+        new_id=new_id,
     )
 
 
 def make_pipeline(
-    pose: FindsPoses, bundle: Bundle, engine: ScoresWindows, persons: int, together: tuple[Bundle, Engine] | None = None
+    pose: FindsPoses,
+    bundle: Bundle,
+    engine: ScoresWindows,
+    persons: int,
+    together: tuple[Bundle, Engine] | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Pipeline:
-    """The stages of a line, joined. together: the bundle of what two people do together, and its engine."""
+    """The stages of a line, joined. together: the bundle of what two people do together, and its engine.
+
+    thresholds: the site's, of which only the rejection matters here; the rest is in the bundle.
+    """
     windows = WindowBuffer(bundle.layout, bundle.window, bundle.fps, bundle.stride, max_tracks=persons)
     pairs = None
     if together is not None:
         pairs = Interactions(together[0], PairWindows(windows), together[1], make_decoder(together[0]))
-    return Pipeline(pose, windows, engine, make_decoder(bundle), pairs)
+    return Pipeline(pose, windows, site_engine(engine, bundle, thresholds), make_decoder(bundle), pairs)
 
 
 def open_input(config: Config) -> Source:
@@ -125,7 +136,9 @@ def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) ->
     if info.skeletons:
         return upright(PassThrough(), site), chosen.persons or MOST_PERSONS, ""
     persons = chosen.persons or PERSONS_IN_PICTURES
-    pose, why = open_pose(chosen.pose, persons)
+    if site.lens is not None and info.width and info.height:
+        site.lens.fits(info.width, info.height)
+    pose, why = open_pose(chosen.pose, persons, lens=turned_lens(site))
     pose, depth = with_depth(turned_pictures(pose, site), info, site.rig)
     return upright(pose, site), persons, "; ".join(part for part in (why, depth) if part)
 
@@ -140,7 +153,7 @@ def run(config: Config, console: Console) -> int:
     stop, notifier = Stop(), Notifier.from_environment()
     follow_fleet()
     site = load_calibration(chosen.calib)
-    bundle, of_pairs = load_bundles(chosen)
+    bundle, of_pairs = load_bundles(chosen, site.thresholds)
     with ExitStack() as opened:  # closed again in the opposite order, whatever happens
         opened.callback(logs.flush)
         opened.callback(stop.close)
@@ -159,7 +172,9 @@ def run(config: Config, console: Console) -> int:
         opened.callback(pose.close)
         outlet.open()
         to = Outputs(None, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
-        reporter = Reporter(to, bundle, engine.backend, source.info, engine.precision, outlet, together)
+        reporter = Reporter(
+            to, bundle, engine.backend, source.info, engine.precision, outlet, together, site.thresholds
+        )
         opened.callback(reporter.close)
         terminal = Terminal(console, bundle, source.info, outputs.quiet, outputs.show and not outputs.headless, logs)
         two = together and f"interactions: {together[0].name}, {len(together[0].actions)} actions of two people"
@@ -168,11 +183,11 @@ def run(config: Config, console: Console) -> int:
             reporter.wait_for_subscriber(outputs.wait_subscriber, stopped=lambda: stop.code is not None)
 
         def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
-            other = load_first(folder, of_pairs)
+            other = load_first(folder, of_pairs, site.thresholds)
             fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
-            return other, make_pipeline(pose, other, fresh, persons, together), fresh
+            return other, make_pipeline(pose, other, fresh, persons, together, site.thresholds), fresh
 
-        pipeline = make_pipeline(pose, bundle, engine, persons, together)
+        pipeline = make_pipeline(pose, bundle, engine, persons, together, site.thresholds)
         line = Line(source, pipeline, engine, reporter, terminal, stop, notifier, together[1:] if together else ())
         opened.callback(line.close)
         steering = Commands(Steering(line, rebuild))

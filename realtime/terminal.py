@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -46,6 +47,8 @@ class Terminal:
         self._begun_ns: int | None = None
         self._gated = self._doubtful_s = self._slow_s = self._drops = 0
         self._open: dict[str, str] = {}
+        self._frames, self._now_ns = 0, 0
+        self._started: Counter[str] = Counter()  # by the action's name
         self._spinner: Status | None = None
         self._board: Board | None = None
         self._screen: Screen | None = None
@@ -70,6 +73,7 @@ class Terminal:
         """After each frame."""
         if self._begun_ns is None:
             self._begun_ns = step.frame.captured_ns
+        self._frames, self._now_ns = self._frames + 1, step.frame.captured_ns
         self.events(told)
         if self._board is not None and self._screen is not None:
             self._board.take(step)
@@ -80,6 +84,7 @@ class Terminal:
         for event in told:
             if event.phase == "start":
                 self._open[event.id] = event.action.name
+                self._started[event.action.name] += 1
             elif event.phase == "end":
                 self._open.pop(event.id, None)
             if event.phase != "update":
@@ -100,6 +105,16 @@ class Terminal:
             self._spinner = self._console.status(line)
             self._spinner.start()
         self._spinner.update(line)
+
+    def sum_up(self) -> None:
+        """The last line: how much was seen, and what was done how often."""
+        if self._begun_ns is None:
+            self.say(f"{self._info.id}: no frame came")
+            return
+        seconds, events = (self._now_ns - self._begun_ns) / 1e9, sum(self._started.values())
+        each = ", ".join(f"{name} {count}" for name, count in self._started.most_common())
+        told = f"{events} {'event' if events == 1 else 'events'}" + (f" ({each})" if each else "")
+        self.say(f"{self._info.id}: {self._frames} frames in {seconds:.1f} s, {told}")
 
     def close(self) -> None:
         """Takes the status line and the window away."""

@@ -161,8 +161,12 @@ def action_event(
     track: Track | None = None,
     window: Span | None = None,
     calibrated: bool = False,
+    far_per_h: float | None = None,
 ) -> ActionEvent:
-    """The wire message of one phase of one occurrence. action.id must be the event's; track.id, partner likewise."""
+    """The wire message of one phase of one occurrence. action.id must be the event's; track.id, partner likewise.
+
+    calibrated: its thresholds were measured at this site, where far_per_h false alarms of it come in an hour.
+    """
     strange = track is not None and (track.id, track.partner) != (event.track, event.partner)
     if action.id != event.action or strange:
         raise MessageError(f"event {event.id} is {event.action} of track {event.track}, got {action} and {track}")
@@ -176,7 +180,12 @@ def action_event(
         source=source,
         track=track or Track(id=event.track, partner=event.partner),
         action=action,
-        score=Score(**probability, margin=round(event.margin, 6), calibrated=calibrated),
+        score=Score(
+            **probability,
+            margin=round(event.margin, 6),
+            calibrated=calibrated,
+            far_per_h=None if far_per_h is None else round(far_per_h, 3),
+        ),
         alternatives=tuple(Alternative(id=name, value=_unit(value)) for name, value in event.alternatives),
         time=EventTime(
             onset=clock.utc(event.onset_ns),

@@ -54,6 +54,7 @@ COMMAND_LINE = {"tyro", "rich"}
 WORKSHOP_DOORS: dict[str, str | tuple[str, ...]] = {
     "cv2": ("calib.vision", "train.knowledge.frames", "scripts.id_switches", "scripts.mjpeg_server"),
     "open_clip": "train.text_clip",
+    "cv2": ("calib.vision", "train.knowledge.frames", "scripts.id_switches", "scripts.mjpeg_server"),
     "polygraphy": "export.build",
     "tensorrt": "export.build",
     "tensorrt_rtx": "export.build",

@@ -44,6 +44,8 @@ class Settings(Protocol):
     @property
     def inter(self) -> Inter: ...
     @property
+    def inter_share(self) -> float: ...
+    @property
     def teacher(self) -> Teacher: ...
     @property
     def ema(self) -> float: ...
@@ -250,6 +252,7 @@ class C2VL(nn.Module):
             intra = self_similarity(own, config.beta, _scale(config.intra_temperature, teacher))
             cross, diagonal = (_scale(one, teacher) for one in (config.cross_temperature, config.diagonal_temperature))
             inter = cross_consistency(own, other, cross, diagonal, config.inter)
+            inter = config.inter_share * inter + (1 - config.inter_share) * torch.eye(size, device=inter.device)
             total = total + self.alpha * soft_cross_entropy(intra, found, rows[0])
             total = total + (1 - self.alpha) * soft_cross_entropy(inter, found, rows[1])
         return total

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle, load_bundle
+from realtime.calibration import load_calibration
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.features import PAIR_NORMALISATION, features, normalisation_of
@@ -25,6 +26,7 @@ from realtime.run import make_pipeline
 from realtime.schema import Event, Frame, Pose
 from realtime.scoring import Engine, softmax
 from realtime.skeleton import CORE_16, convert
+from realtime.thresholds import Thresholds, site_bundle
 from train.checkpoint import check_writable, write_json
 from train.data import read, subject_key
 from train.data.clip import Clip, Recording, cut
@@ -74,6 +76,8 @@ class Config:
     """Also play recordings through the line and score events."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Which of the bundle's graphs, on ONNX Runtime's CPU; fp16 is slow there and right."""
+    calib: Path | None = None
+    """A site's thresholds, made by python -m calib.thresholds, in place of the bundle's own."""
 
 
 def clip_windows(clip: Clip, window: int, fps: float, streams: tuple[str, ...] = ()) -> np.ndarray:
@@ -171,9 +175,10 @@ def clip_report(data: str, scored: list[tuple[str, str, str]], classes: Sequence
     }
 
 
-def play(bundle: Bundle, engine: Engine, recording: Recording) -> list[Detection]:
+def play(bundle: Bundle, engine: Engine, recording: Recording, thresholds: Thresholds | None = None) -> list[Detection]:
     """The events of one recording, from the device's own window, engine and decoder."""
-    pipeline = make_pipeline(PassThrough(), bundle, engine, persons=recording.joints.shape[1])
+    persons = recording.joints.shape[1]
+    pipeline = make_pipeline(PassThrough(), bundle, engine, persons, thresholds=thresholds)
     starts: dict[str, Event] = {}
     found = []
     now = 0
@@ -200,9 +205,12 @@ def play(bundle: Bundle, engine: Engine, recording: Recording) -> list[Detection
 
 
 def evaluate(
-    bundle: Bundle, data: str, items: Sequence[Clip | Recording], events: bool = True, precision: str = "fp32"
-) -> dict[str, Any]:
+    bundle: Bundle, data: str, items: Sequence[Clip | Recording], events: bool = True, precision: str = "fp32",
+    thresholds: Thresholds | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The whole report of one data set (see `Config`). precision: which of the bundle's graphs.
+
+    thresholds: a site's, which the bundle already decides by.
 
     Raises BundleError where the bundle has no such graph.
     """
@@ -217,14 +225,16 @@ def evaluate(
     report = clip_report(data, scored, bundle.classes)
     recordings = [item for item in items if isinstance(item, Recording)]
     if events and recordings and not bundle.of_pairs:
-        report["events"] = _event_report(bundle, engine, recordings)
+        report["events"] = _event_report(bundle, engine, recordings, thresholds)
     return report
 
 
-def _event_report(bundle: Bundle, engine: Engine, recordings: Sequence[Recording]) -> dict[str, Any]:
+def _event_report(
+    bundle: Bundle, engine: Engine, recordings: Sequence[Recording], thresholds: Thresholds | None
+) -> dict[str, Any]:
     totals = {threshold: EventScore() for threshold in IOUS}
     for recording in track(recordings, "playing recordings", console=Console(stderr=True), transient=True):
-        found = play(bundle, engine, recording)
+        found = play(bundle, engine, recording, thresholds)
         truths = [
             replace(truth, label=action_of(recording.data, truth.label) or f"outside: {truth.label}")
             for truth in recording.truths
@@ -267,14 +277,15 @@ def run(config: Config, console: Console) -> int:
     """Reads, scores, writes and prints."""
     started = time.monotonic()
     source = parse_source(config.data)
-    bundle = load_bundle(config.bundle or default_bundle())
+    thresholds = load_calibration(config.calib).thresholds
+    bundle = site_bundle(load_bundle(config.bundle or default_bundle()), thresholds)
     check_writable(config.json)
     items = list(read(source.name, source.path, config.subjects or None))
     missing = {subject_key(subject) for subject in config.subjects} - {subject_key(item.subject) for item in items}
     if missing:
         names = ", ".join(sorted(missing))
         raise UsageError(f"{config.data} holds nothing of subject {names}; leave --subjects out to score all")
-    report = evaluate(bundle, source.name, items, config.events, config.precision)
+    report = evaluate(bundle, source.name, items, config.events, config.precision, thresholds)
     subjects = sorted({str(item.subject) for item in items})
     report |= {"bundle": bundle.name, "precision": config.precision, "subjects": subjects}
     if config.json:

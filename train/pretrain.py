@@ -36,7 +36,7 @@ EXAMPLES = """examples:
 plain InfoNCE: --beta 0 --alpha-first 1 --alpha-last 1; intra-modal targets alone: --alpha-first 1 --alpha-last 1;
 inter-modal targets alone: --alpha-first 0 --alpha-last 0; without self-distillation: --teacher self
 """
-_SHARES = ("beta", "alpha_first", "alpha_last", "ema")
+_SHARES = ("beta", "inter_share", "alpha_first", "alpha_last", "ema")
 _NOT_NEGATIVE = (
     *("intra_temperature", "cross_temperature", "diagonal_temperature", "lr", "weight_decay", "warm_up"),
     *("seed", "threads", "window"),
@@ -86,6 +86,8 @@ class Config:
     """A clip takes intra-modal or inter-modal targets; else all clips take both, with the same weights."""
     inter: Inter = "pairs"
     """Inter-modal targets: the products masked to each clip's own pair, swapped prediction alone, or whole sums."""
+    inter_share: float = 1.0
+    """Share of those in the inter-modal targets, the rest is one-hot; 1 as printed (Morgado et al. mix both)."""
     teacher: Teacher = "previous"
     """Whose features the targets are made of: the epoch before's encoders, an average of them, or the student's own."""
     ema: float = 0.996

@@ -22,9 +22,7 @@ FISHEYE = Lens(640, 480, 262.0, 261.0, 322.0, 238.0, (-0.02, 0.008, -0.004, 0.00
 def pictures(board: Board, lens: Lens, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     """A careful person's views of a board."""
     stances = synthetic.stances(board, lens, count, seed)
-    return tuple(
-        synthetic.picture(board, lens, turn, place, seed=index) for index, (turn, place) in enumerate(stances)
-    )
+    return tuple(synthetic.picture(board, lens, turn, place, seed=index) for index, (turn, place) in enumerate(stances))
 
 
 def write(folder: Path, images: tuple[np.ndarray, ...] | list[np.ndarray]) -> Path:

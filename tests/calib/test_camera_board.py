@@ -80,7 +80,7 @@ def test_a_generated_picture_shows_corners_where_the_lens_puts_them():
 
 
 def test_a_board_too_large_for_the_paper_says_what_fits():
-    with pytest.raises(UsageError, match="500 x 350 mm.*--square-mm 26 at most, or --paper a3"):
+    with pytest.raises(UsageError, match=r"500 x 350 mm.*--square-mm 26 at most, or --paper a3"):
         board_page(make_board("chessboard", "9x6", 50), "a4")
     page, _ = rectangles(board_page(make_board("chessboard", "9x6", 50), "fit").pdf())
     assert page[0] > 500

@@ -1,4 +1,4 @@
-"""What the tests of depth share: two cameras with known truth, people before them, and what a pose model makes of them."""
+"""What the tests of depth share: two cameras with known truth, people before them, and a pose model's guess."""
 
 from __future__ import annotations
 

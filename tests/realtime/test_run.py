@@ -76,6 +76,7 @@ def test_the_end_of_a_file_is_success_and_every_event_has_its_end(line, recordin
     assert story(tmp_path / "events.jsonl") == [("start", "right_up", None), ("end", "right_up", "score")]
     said = capfd.readouterr()
     assert said.out == "" and "right hand up" in said.err and "error" not in said.err
+    assert said.err.splitlines()[-1] == f"hand: {len(frames())} frames in 6.0 s, 1 event (right hand up 1)"
 
 
 def test_a_file_that_ends_within_an_action_ends_it(line, tmp_path):

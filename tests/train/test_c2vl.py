@@ -139,9 +139,9 @@ def test_without_similarity_and_with_alpha_one_it_is_info_nce_both_ways():
     assert set(found.parts) == {"language", "vision"}
 
 
-@pytest.mark.parametrize("partition", [True, False])
-def test_the_loss_weighs_both_kinds_of_targets_over_their_rows(partition):
-    method = still(made(partition=partition).train())
+@pytest.mark.parametrize(("partition", "share"), [(True, 1.0), (False, 1.0), (True, 0.4)])
+def test_the_loss_weighs_both_kinds_of_targets_over_their_rows(partition, share):
+    method = still(made(partition=partition, inter_share=share).train())
     method.begin(1)
     views, taught = method.encoders(X, KNOWLEDGE), method.teacher(X, KNOWLEDGE)
     alpha, t = method.alpha, 1 / 0.07
@@ -154,6 +154,7 @@ def test_the_loss_weighs_both_kinds_of_targets_over_their_rows(partition):
         logs = torch.log_softmax(t * x @ y.T, dim=1)
         intra = 0.2 * torch.softmax(t * x1 @ x1.T, dim=1) + 0.8 * torch.eye(N)
         inter = torch.softmax(t * (y1 @ x1.T + (x1 * y1).sum(dim=1)), dim=1)
+        inter = share * inter + (1 - share) * torch.eye(N)
         wanted = wanted - alpha * sum(intra[i] @ logs[i] for i in a) / len(a)
         wanted = wanted - (1 - alpha) * sum(inter[i] @ logs[i] for i in b) / len(b)
     torch.testing.assert_close(method(X, KNOWLEDGE).parts["vision"], wanted, rtol=1e-4, atol=1e-5)

@@ -25,6 +25,8 @@ SBU_FOLDS = (
     (402, 403, 406, 602, 603),
 )
 
+SUBJECTS = "subjects:"  # what a split by numbers begins with
+
 Masks = tuple[np.ndarray, np.ndarray]
 Rule = Callable[[Prepared], Masks]
 
@@ -33,13 +35,17 @@ def split(prepared: Prepared, name: str) -> Masks:
     """Boolean masks (N,) of the training and the test clips.
 
     xsub is across subjects, xview across cameras, xset across setups; SBU has fold1 to fold5, of which the named one
-    is for testing. A clip of a recording that a set's own list does not name is in neither.
+    is for testing. subjects:9,10 tests on these subjects of any set and trains on the others. A clip of a recording
+    that a set's own list does not name is in neither.
     Raises UsageError for a split that the set does not have, and where one side would be empty.
     """
     rules = _RULES.get(prepared.data, {"xsub": _odd_subjects})
-    if name not in rules:
-        raise UsageError(f"{prepared.data} has no split {name!r}; it has {', '.join(rules)}")
-    train, test = rules[name](prepared)
+    if name.startswith(SUBJECTS):
+        train, test = _left_out(prepared, name.removeprefix(SUBJECTS))
+    elif name in rules:
+        train, test = rules[name](prepared)
+    else:
+        raise UsageError(f"{prepared.data} has no split {name!r}; it has {', '.join(rules)} and {SUBJECTS}NUMBERS")
     if not (train.any() and test.any()):
         raise UsageError(
             f"split {name} of this {prepared.data} has {train.sum()} clips to train and {test.sum()} to test; "
@@ -51,6 +57,24 @@ def split(prepared: Prepared, name: str) -> Masks:
 def names(data: str) -> tuple[str, ...]:
     """The splits of a data set."""
     return tuple(_RULES.get(data, {"xsub": _odd_subjects}))
+
+
+def _left_out(prepared: Prepared, listed: str) -> Masks:
+    """The named subjects are for testing; UsageError where one has no clip."""
+    there = sorted({int(subject) for subject in prepared.subject})
+    wanted = [part.strip() for part in listed.split(",")]
+    strange = [part for part in wanted if not part.isdecimal() or int(part) not in there]
+    if strange:
+        known = ", ".join(map(str, there))
+        raise UsageError(f"split {SUBJECTS}{listed}: {prepared.data} has no subject {strange[0]!r}; it has {known}")
+    test = np.isin(prepared.subject, [int(part) for part in wanted])
+    return ~test, test
+
+
+def _merged(prepared: Prepared) -> Masks:
+    """The sides that each set's own split gave its clips when `train.merge` put them together."""
+    sides = prepared.lists["merged"]
+    return np.isin(prepared.name, list(sides["train"])), np.isin(prepared.name, list(sides["test"]))
 
 
 def _among(field: str, wanted: tuple[int, ...]) -> Rule:
@@ -104,5 +128,6 @@ _RULES: dict[str, dict[str, Rule]] = {
     "nw_ucla": {"xview": _among("camera", (1, 2)), "xsub": _odd_subjects},
     "pku_mmd1": {"xsub": _listed("xsub", "cross-subject.txt"), "xview": _listed("xview", "cross-view.txt")},
     "pku_mmd2": {"xsub": _listed("xsub", "cross_subject_v2.txt"), "xview": _listed("xview", "cross_view_v2.txt")},
+    "merged": {"merged": _merged},
     "sbu": {f"fold{number}": _fold(pairs) for number, pairs in enumerate(SBU_FOLDS, start=1)},
 }

@@ -1,0 +1,204 @@
+"""The thresholds of a site: fitted on its recordings, and measured on those that each fit did not see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from calib.allot import HIGHEST, LOWEST, Allotment, Curves, allot, levels, shifted
+from calib.counts import Counts, confusions, count
+from calib.poisson import THREE, Rate, rate
+from calib.scored import Played, decide, parts_of
+from realtime.bundle import Bundle
+
+FOLDS = 5
+PIECES = 10  # that few long recordings are cut into
+FARTHEST = 4.0  # by how much in log odds thresholds are moved at most
+FINEST = 0.1
+Progress = Callable[[str], None]  # told before each round of deciding
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What thresholds are wanted. happens: actions whose events in ordinary life are right, and stay as they are."""
+
+    per_hour: float
+    how: Allotment = "recall"
+    happens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Thresholds and what they are worth. Arrays over actions in the bundle's order.
+
+    on, off: the thresholds. counted: on recordings that the fit of each did not see; as fitted: on all of them with
+    the thresholds themselves. rate: the false events an hour to expect. crossed: whether anything was left out.
+    common: (false events an hour, recall) of one threshold for all, at each of `levels`.
+    """
+
+    on: np.ndarray
+    off: np.ndarray
+    counted: Counts
+    fitted: Counts
+    rate: Rate
+    crossed: bool
+    common: list[tuple[float, float | None]]
+    confused: Counter[tuple[str, str]]
+
+
+def with_thresholds(bundle: Bundle, on: np.ndarray, off: np.ndarray | None = None) -> Bundle:
+    """The bundle with these thresholds (A,); off where not given at the bundle's own share of on."""
+    low = on * shares(bundle) if off is None else off
+    actions = [replace(action, on=float(a), off=float(b)) for action, a, b in zip(bundle.actions, on, low, strict=True)]
+    return replace(bundle, actions=tuple(actions))
+
+
+def shares(bundle: Bundle) -> np.ndarray:
+    """How far below `on` each action's `off` lies (A,), as a share of it: the hysteresis that the bundle came with."""
+    return np.array([min(action.off / action.on, 1.0) if action.on else 1.0 for action in bundle.actions])
+
+
+def folds_of(played: Sequence[Played]) -> list[list[int]]:
+    """Numbers of the recordings in each part that is left out in turn; one part where nothing can be left out.
+
+    Whole people are left out where there are three or more, else whole recordings.
+    """
+    groups = list(dict.fromkeys(one.group for one in played))
+    keys = [groups.index(one.group) for one in played] if len(groups) >= 3 else list(range(len(played)))
+    parts = min(FOLDS, len(set(keys)))
+    return [[n for n, key in enumerate(keys) if key % parts == part] for part in range(parts)]
+
+
+class Fitter:
+    """Recordings, scored, and the bundle that decides; `fit` is the verb. tell: what it is doing, for people."""
+
+    def __init__(self, bundle: Bundle, played: Sequence[Played], tell: Progress = lambda _: None) -> None:
+        few = len({one.group for one in played}) < 3
+        pieces = [part for one in played for part in parts_of(one, PIECES if few else 1)]
+        self.bundle, self.tell = bundle, tell
+        self.played = pieces
+        self.actions = tuple(action.id for action in bundle.actions)
+        self.own_on = np.array([action.on for action in bundle.actions])
+        self.levels = levels()
+
+    def counts(self, on: np.ndarray, number: int, happens: Collection[str] = ()) -> Counts:
+        """What one recording counts with thresholds `on` (A,)."""
+        one = self.played[number]
+        return count(one, decide(with_thresholds(self.bundle, on), one), self.actions, happens)
+
+    def curves(self, happens: Collection[str] = ()) -> Curves:
+        """Every recording decided at every level."""
+        rows = []
+        for step, level in enumerate(self.levels):
+            self.tell(f"one threshold for all, {step + 1} of {len(self.levels)}")
+            on = np.full(len(self.actions), level)
+            rows.append([self.counts(on, number, happens) for number in range(len(self.played))])
+        first = rows[0]
+        return Curves(
+            np.array([[c.false for c in row] for row in rows]).transpose(1, 2, 0),
+            np.array([[c.matched for c in row] for row in rows]).transpose(1, 2, 0),
+            np.array([c.truths for c in first]),
+            np.array([c.hours for c in first]),
+        )
+
+    def fit(self, asked: Asked) -> Fit:
+        """Thresholds whose false events come to `asked.per_hour` on recordings that they were not chosen by.
+
+        Each part of the recordings is left out in turn, and the others' thresholds decide on it. All are then moved
+        together, in log odds, until what was counted so comes to the rate asked for; the same move is given to the
+        thresholds of all recordings. Choosing the dearest actions by the same few events that are then counted would
+        promise too much.
+        """
+        curves, folds = self.curves(asked.happens), folds_of(self.played)
+        crossed = len(folds) > 1
+        every = range(len(self.played))
+
+        def chosen(rows: Sequence[int]) -> np.ndarray:
+            own = np.array([min(max(action.on, LOWEST), HIGHEST) for action in self.bundle.actions])
+            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, float(np.median(own)))
+            return np.where([action in asked.happens for action in self.actions], self.own_on, on)
+
+        left = [chosen([n for n in every if n not in fold] if crossed else list(every)) for fold in folds]
+        by, counted = self._moved(left, folds, asked)
+        on = self._move(chosen(list(every)), by, asked)
+        self.tell("the thresholds themselves")
+        found = [decide(with_thresholds(self.bundle, on), one) for one in self.played]
+        each = [count(one, events, self.actions, asked.happens) for one, events in zip(self.played, found, strict=True)]
+        confused: Counter[tuple[str, str]] = Counter()
+        for one, events in zip(self.played, found, strict=True):
+            confused += confusions(one, [e for e in events if one.truths is not None or e.label not in asked.happens])
+        return Fit(
+            on=on,
+            off=on * shares(self.bundle),
+            counted=counted,
+            fitted=_sum(each),
+            rate=rate(int(counted.false.sum()), counted.hours),
+            crossed=crossed,
+            common=self._common(curves),
+            confused=confused,
+        )
+
+    def own(self, happens: Collection[str] = ()) -> Counts:
+        """What the bundle's own thresholds count."""
+        self.tell("the bundle's own thresholds")
+        return _sum([
+            count(one, decide(self.bundle, one), self.actions, happens) for one in self.played
+        ])  # fmt: skip
+
+    def _move(self, on: np.ndarray, by: float, asked: Asked) -> np.ndarray:
+        return np.where([action in asked.happens for action in self.actions], on, shifted(on, by))
+
+    def _moved(self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked) -> tuple[float, Counts]:
+        """The move at which no more false events are counted than asked for, and the counts there.
+
+        Of labelled recordings that of most recall; else the least, so that most is told. Where there is too little time
+        to promise the rate, nothing is made easier to start than before: the events that are missing may come yet.
+        """
+        tried: dict[float, Counts] = {}
+
+        def counts(by: float) -> Counts:
+            if by not in tried:
+                self.tell(f"thresholds of the others, moved by {by:+.2f}")
+                tried[by] = _sum([
+                    self.counts(self._move(on, by, asked), number, asked.happens)
+                    for on, fold in zip(left, folds, strict=True) for number in fold
+                ])  # fmt: skip
+            return tried[by]
+
+        def good(by: float) -> bool:
+            return float(counts(by).false.sum()) <= asked.per_hour * counts(by).hours
+
+        step, low, high = 0.5, -FARTHEST, FARTHEST
+        by = 0.0
+        enough = asked.per_hour * counts(0.0).hours >= THREE
+        if good(0.0) and not enough:
+            return 0.0, counts(0.0)
+        if good(0.0):
+            while by > low and good(by - step):
+                by, step = max(by - step, low), step * 2
+            low, high = max(by - step, low), by
+        else:
+            while by < high and not good(by + step):
+                by, step = min(by + step, high), step * 2
+            low, high = by, min(by + step, high)
+        while high - low > FINEST:
+            middle = (low + high) / 2
+            low, high = (low, middle) if good(middle) else (middle, high)
+        met = [move for move in tried if good(move)] or [high]
+        best = max(met, key=lambda move: (counts(move).recall or 0.0, -abs(move) if counts(move).recall else -move))
+        return best, counts(best)
+
+    def _common(self, curves: Curves) -> list[tuple[float, float | None]]:
+        hours, truths = float(curves.hours.sum()), int(curves.truths.sum())
+        false, matched = curves.false.sum(axis=(0, 1)), curves.matched.sum(axis=(0, 1))
+        return [(float(f) / hours, float(m) / truths if truths else None) for f, m in zip(false, matched, strict=True)]
+
+
+def _sum(counts: Sequence[Counts]) -> Counts:
+    total = counts[0]
+    for one in counts[1:]:
+        total = total + one
+    return total
