@@ -28,7 +28,7 @@ from realtime.errors import UsageError
 from realtime.feed import Source
 from realtime.floor import Floor, orientation_of
 from realtime.lifted import with_depth
-from realtime.orientation import turn_of, turned_pictures
+from realtime.orientation import turn_of, turned_lens, turned_pictures
 from realtime.person import KINECT_AXES
 from realtime.pipeline import FindsPoses
 from realtime.pose import PassThrough
@@ -257,7 +257,9 @@ def _tried(config: Config, kept: list[Frame], seen: _Seen, tell: Callable[[str],
 
 def _open(config: Config, site: Calibration, source: Source, turn: int) -> FindsPoses:
     turned = replace(site, floor=Floor(orientation=turn))
-    pose, _ = open_pose(config.pose, config.persons)
+    if site.lens is not None and source.info.width and source.info.height:
+        site.lens.fits(source.info.width, source.info.height)
+    pose, _ = open_pose(config.pose, config.persons, lens=turned_lens(turned))
     return with_depth(turned_pictures(pose, turned), source.info, site.rig)[0]
 
 
