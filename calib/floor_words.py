@@ -37,7 +37,7 @@ def _tilt(floor: Floor) -> str:
     down = "looks straight ahead" if abs(pitch) < LEVEL_DEG else f"looks {'down' if pitch > 0 else 'up'} by {abs(pitch):.1f}°"
     if abs(roll) < LEVEL_DEG:
         return f"The camera {down} and is not rolled"
-    way = "counter-clockwise" if roll > 0 else "clockwise"
+    way = "clockwise" if roll > 0 else "counter-clockwise"
     return f"The camera {down} and is rolled {way} by {abs(roll):.1f}°"
 
 
