@@ -169,9 +169,9 @@ def room(down, height_m, rng, roll=0.0):
     def plane(normal, away):
         return flip @ turn @ np.array(normal, float), away
 
-    rays = rays_of(LENS, 320, 240)
-    depth = np.full(rays.shape[:-1], np.inf)
-    for normal, away in ((plane((0, 1, 0), -height_m)), plane((0, 0, 1), 4.0), plane((1, 0, 0), 2.0)):
+    rays = np.column_stack((rays_of(LENS, 320, 240), np.ones(240 * 320))).reshape(240, 320, 3)
+    depth = np.full((240, 320), np.inf)
+    for normal, away in (plane((0, 1, 0), -height_m), plane((0, 0, 1), 4.0), plane((1, 0, 0), 2.0)):
         with np.errstate(divide="ignore", invalid="ignore"):
             z = away / (rays @ normal)
         depth = np.where((z > 0) & (z < depth), z, depth)
@@ -236,7 +236,7 @@ def record(path, rows, turn):
             writer.write(
                 pose_message(
                     (pose,), frame=seq, captured_ns=now, layout=KINECT_V2_25, session="s", seq=seq, source="cam",
-                    clock=Clock(),
+                    clock=Clock(0, 0),
                 )
             )  # fmt: skip
 
