@@ -21,7 +21,7 @@ TALL_M = (0.7, 2.3)  # from ankles to head
 STEP_S = 0.12  # a foot's speed is taken over so long before and after: a sensor's noise is no walking
 PLANTED_M_S = 0.25  # a foot that is slower stands
 GAP_S = 0.5  # who is away for longer is not followed across it
-CENTRED_M = 0.05  # hips that are always so near the origin say nothing of where the body is
+CENTRED_M = 0.2  # no body is so near a camera: hips that stay there are the origin, and say nothing of a place
 _AT = {joint: CORE_16.index(joint) for joint in CORE_16.joints}
 _SIDES = ("left", "right")
 _NEEDED = [_AT[f"{side}_{joint}"] for side in _SIDES for joint in ("hip", "knee", "ankle")]
@@ -69,6 +69,11 @@ class Blocks:
     root: np.ndarray  # (B, 3) the middle of the hips
     seconds: float  # that these blocks stand for
     straight: np.ndarray  # (N,) which sightings are in them
+
+    def some(self, rows: np.ndarray) -> Blocks:
+        """These rows of the blocks: a mask (B,) or numbers, as often as they stand there."""
+        parts = (self.person, self.piece, self.axis, self.across, self.head, self.root)
+        return Blocks(*(part[rows] for part in parts), self.seconds, self.straight)
 
 
 @dataclass(frozen=True)

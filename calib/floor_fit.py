@@ -24,6 +24,7 @@ from realtime.errors import UsageError
 LEAN_DEG, LEAN_SPREAD_DEG = 2.8, 1.2  # ankles to head, forwards, of people who stand; and between people
 SIDE_SPREAD_DEG = 0.7  # to the side
 CONE_DEG = 15.0  # bodies that stand lie so near to up
+OUTSIDE_DEG = 25.0  # who is straight and farther from it lies, or leans on something: left out
 AGREE = 0.6  # of the upright blocks must share one direction
 ALIKE = 4.0  # blocks that say the same thing: how a person stands changes over seconds
 BODIES_DEG, GUESSED_DEG = 0.4, 1.0  # what no data mend in bodies seen by depth sensors, in pictures
@@ -84,6 +85,7 @@ def find_floor(bodies: Bodies, seed: int = 0) -> Found:
             f"straight bodies point different ways (only {share:.0%} share one): the camera moved, or people lay; "
             "fasten it and let people walk and stand for a minute"
         )
+    blocks = blocks.some(blocks.axis @ up > np.cos(np.radians(OUTSIDE_DEG)))
     placed = not bodies.centred
     bent = GUESSED_M if bodies.guessed_place else BENT_M
     for _ in range(4):
@@ -245,8 +247,7 @@ def _some(blocks: Blocks, chosen: np.ndarray) -> Blocks:
     ordered = blocks.piece[order]
     low, high = np.searchsorted(ordered, chosen, "left"), np.searchsorted(ordered, chosen, "right")
     rows = np.concatenate([order[a:b] for a, b in zip(low, high, strict=True)])
-    parts = (blocks.person, blocks.piece, blocks.axis, blocks.across, blocks.head, blocks.root)
-    return Blocks(*(part[rows] for part in parts), blocks.seconds, blocks.straight)
+    return blocks.some(rows)
 
 
 def _some_feet(feet: Feet, rng: np.random.Generator) -> Feet:
