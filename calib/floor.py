@@ -61,7 +61,7 @@ DEPTH_PICTURES, DEPTH_EVERY_NS = 30, SECOND_NS // 5
 
 @dataclass(frozen=True)
 class Config:
-    """Find which way is up, and how high the camera hangs, from a minute of people walking and standing, or from depth."""
+    """Find which way is up and how high the camera hangs, from a minute of people walking and standing, or from depth."""
 
     source: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--camera",), metavar="SOURCE [SOURCE ...]")] = ("0",)
     """Where people walk and stand: any source of realtime.run; several files of one camera count together."""
@@ -183,7 +183,7 @@ def _gather(config: Config, site: Calibration, console: Console) -> _Seen:
 def _depth_of(source: Source, seen: _Seen, tell: Callable[[str], None]) -> None:
     """A few depth pictures of a source, a fifth of a second apart."""
     if source.info.depth_size is None:
-        raise UsageError(f"{source.info.id} has no depth; leave --from depth out, or name a source such as depth:FOLDER")
+        raise UsageError(f"{source.info.id} has no depth; leave --from depth out, or name one such as depth:FOLDER")
     seen.rig, last_ns = source.info.rig, -DEPTH_EVERY_NS
     for item in source:
         if isinstance(item, Frame) and item.depth is not None and item.captured_ns - last_ns >= DEPTH_EVERY_NS:
@@ -195,7 +195,8 @@ def _depth_of(source: Source, seen: _Seen, tell: Callable[[str], None]) -> None:
 
 
 def _people_of(
-    number: int, source: Source, endless: bool, config: Config, site: Calibration, seen: _Seen, tell: Callable[[str], None]
+    number: int, source: Source, endless: bool, config: Config, site: Calibration, seen: _Seen,
+    tell: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Everybody that a source shows, until it ends or enough was seen."""
     stage: FindsPoses | None = PassThrough() if source.info.skeletons else None
@@ -209,6 +210,8 @@ def _people_of(
             lasted_s = (item.captured_ns - first_ns) / SECOND_NS
             if stage is None:
                 stage = _stage(config, site, source, seen, item, kept, lasted_s, tell)
+                if stage is not None:  # what the trial looked at counts too
+                    _look_again(number, stage, kept, seen)
             if stage is not None:
                 seen.people.add(number, item.captured_ns, stage.find(item))
                 tell("looking for people")
@@ -216,11 +219,15 @@ def _people_of(
                 break
         if stage is None and kept:  # a file shorter than the trial
             stage = _open(config, site, source, _tried(config, kept, seen, tell))
-            for frame in kept:
-                seen.people.add(number, frame.captured_ns, stage.find(frame))
+            _look_again(number, stage, kept, seen)
     finally:
         if stage is not None:
             stage.close()
+
+
+def _look_again(number: int, stage: FindsPoses, kept: list[Frame], seen: _Seen) -> None:
+    for frame in kept:
+        seen.people.add(number, frame.captured_ns, stage.find(frame))
 
 
 def _enough(config: Config, seen: _Seen, lasted_s: float) -> bool:
@@ -236,7 +243,7 @@ def _stage(
         seen.turn = int(config.orientation)
     if seen.turn is None:
         if frame.image is not None and (not kept or frame.captured_ns - kept[-1].captured_ns >= SECOND_NS / TRIED_FPS):
-            kept.append(replace(frame, image=smaller(frame.image), depth=None))
+            kept.append(replace(frame, image=smaller(frame.image)))
         if lasted_s < TRIED_S:
             return None
         seen.turn = _tried(config, kept, seen, tell)
@@ -266,7 +273,7 @@ def _open(config: Config, site: Calibration, source: Source, turn: int) -> Finds
 def _from_depth(config: Config, seen: _Seen) -> Found:
     """The floor in depth pictures, in the space of the colour camera, where poses will be."""
     if seen.rig is None:
-        raise UsageError("the source has depth but does not say what its lens is; measure it with python -m calib.depth")
+        raise UsageError("the source has depth but not what its lens is; measure it with python -m calib.depth")
     turn = 0 if config.orientation == "auto" else int(config.orientation)
     found = find_floor_in_depth(seen.depth, seen.rig.depth, turn_of(turn).T @ np.array((0.0, 1.0, 0.0)))
     assert found.height_m is not None
@@ -281,8 +288,6 @@ def _orientation(config: Config, seen: _Seen, found: Found) -> int:
         return int(config.orientation)
     level = float(np.hypot(found.up[0], found.up[1]))
     return orientation_of(found.up) if level > 0.5 or seen.turn is None else seen.turn
-
-
 
 
 def main() -> int:

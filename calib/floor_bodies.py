@@ -1,12 +1,13 @@
 """What the floor is found from: bodies, who of them stands upright, where their heads are and their feet are planted.
 
 Nothing here knows yet which way is up: a body that is straight from ankles to head is upright whatever the camera's
-tilt, and one that sits, bends or squats is not. N sightings (a person in a frame), B blocks of BLOCK_S seconds, V joints.
+tilt, and one that sits, bends or squats is not.
+N sightings (a person in a frame), B blocks of BLOCK_S seconds, V joints.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,8 +73,8 @@ class Blocks:
 
     def some(self, rows: np.ndarray) -> Blocks:
         """These rows of the blocks: a mask (B,) or numbers, as often as they stand there."""
-        parts = (self.person, self.piece, self.axis, self.across, self.head, self.root)
-        return Blocks(*(part[rows] for part in parts), self.seconds, self.straight)
+        parts = ("person", "piece", "axis", "across", "head", "root")
+        return replace(self, **{part: getattr(self, part)[rows] for part in parts})
 
 
 @dataclass(frozen=True)

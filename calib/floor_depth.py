@@ -63,8 +63,8 @@ def find_floor_in_depth(pictures: Sequence[np.ndarray], lens: Lens, guess: np.nd
     share = float(np.isfinite(depth).mean())
     if share < LEAST_DEPTH:
         raise UsageError(
-            f"depth is known in {share:.1%} of the picture between {NEAR_M} and {FAR_M:.0f} m: check the depth camera, and "
-            "that nothing covers it"
+            f"depth is known in {share:.1%} of the picture between {NEAR_M} and {FAR_M:.0f} m: check the depth camera, "
+            "and that nothing covers it"
         )
     points, tiles = points_of(depth, lens)
     guess = np.array((0.0, 1.0, 0.0)) if guess is None else unit(guess)
@@ -72,8 +72,8 @@ def find_floor_in_depth(pictures: Sequence[np.ndarray], lens: Lens, guess: np.nd
     planes = [(up, high, on) for up, high, on in _planes(points, rng) if _is_floor(points, up, high, guess)]
     if not planes:
         raise UsageError(
-            f"no plane in the depth picture can be the floor: none has {LEAST_FLOOR:.0%} of it, is within {LEVEL_DEG:.0f}° "
-            "of level and lies below everything else; turn the camera until floor is in view, or name its --orientation"
+            f"no plane in the depth picture can be the floor: none has {LEAST_FLOOR:.0%} of it, is within "
+            f"{LEVEL_DEG:.0f}° of level and lies below everything else; turn the camera until floor is in view, or name its --orientation"
         )
     up, height, on = max(planes, key=lambda plane: plane[1])
     up, height, within, height_within = _with_doubt(points[on], tiles[on], up, rng)

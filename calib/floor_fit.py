@@ -191,7 +191,7 @@ def _of_bodies(blocks: Blocks, up: np.ndarray) -> _Tilt:
 
 
 def _of_plane(name: str, places: np.ndarray, group: np.ndarray, up: np.ndarray, bent: float) -> _Tilt:
-    """Tilt from places (B, 3) that are, within each group (B,), equally high; bent: metres of the sensor's own error."""
+    """Tilt from places (B, 3) that are, within each group (B,), equally high; bent: the sensor's own error, metres."""
     _, group = np.unique(group, return_inverse=True)
     level, high = places @ level_directions(up).T, places @ up
     weights, tilt = np.ones(len(high)), np.zeros(2)

@@ -1,4 +1,4 @@
-"""The found floor as a picture: people from the side, as the camera has them and upright. The only user of matplotlib here."""
+"""The found floor as a picture: people from the side, as the camera has them and upright."""
 
 from __future__ import annotations
 

@@ -34,7 +34,11 @@ def verdict(found: Found, orientation: int) -> list[str]:
 
 def _tilt(floor: Floor) -> str:
     pitch, roll = floor.pitch, floor.roll
-    down = "looks straight ahead" if abs(pitch) < LEVEL_DEG else f"looks {'down' if pitch > 0 else 'up'} by {abs(pitch):.1f}°"
+    down = (
+        "looks straight ahead"
+        if abs(pitch) < LEVEL_DEG
+        else f"looks {'down' if pitch > 0 else 'up'} by {abs(pitch):.1f}°"
+    )
     if abs(roll) < LEVEL_DEG:
         return f"The camera {down} and is not rolled"
     way = "clockwise" if roll > 0 else "counter-clockwise"

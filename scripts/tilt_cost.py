@@ -134,7 +134,9 @@ def run(config: Config, console: Console) -> int:
         )  # fmt: skip
     console.print(table)
     if config.json:
-        write_json(config.json, {"data": source.name, "held_out": sorted(held), "finders": sorted(finders), "rows": rows})
+        write_json(
+            config.json, {"data": source.name, "held_out": sorted(held), "finders": sorted(finders), "rows": rows}
+        )
     return 0
 
 

@@ -54,7 +54,9 @@ def scenes(noise_m=0.01):
         for joints in made.joints:
             person += 1
             noisy = joints + rng.normal(0, noise_m, joints.shape)
-            rows += [(later + ns / SECOND_NS, person, one) for ns, one in zip(made.times_ns.tolist(), noisy, strict=True)]
+            rows += [
+                (later + ns / SECOND_NS, person, one) for ns, one in zip(made.times_ns.tolist(), noisy, strict=True)
+            ]
         later += made.times_ns[-1] / SECOND_NS + 1
     return rows
 
@@ -70,7 +72,9 @@ def gathered(rows, turn=None, lift=0.0, centred=False, confidence=None, layout=K
     return people.bodies()
 
 
-@pytest.mark.parametrize(("down", "roll", "lift"), [(0, 0, 0), (15, 15, 0.5), (30, 0, 1.0), (45, -20, 0.7), (20, 90, 0)])
+@pytest.mark.parametrize(
+    ("down", "roll", "lift"), [(0, 0, 0), (15, 15, 0.5), (30, 0, 1.0), (45, -20, 0.7), (20, 90, 0)]
+)
 def test_of_generated_people_up_and_height_are_found(down, roll, lift):
     turn = tilt_matrix(down, roll)
     found = find_floor(gathered(scenes(), turn, lift))
@@ -88,9 +92,7 @@ def test_poses_that_hang_at_their_hips_give_up_alone():
 def test_who_lies_sits_or_bends_for_a_third_of_the_time_changes_nothing():
     turn = tilt_matrix(25, 0)
     lying = upright_turn(np.array((1.0, 0.05, 0)))
-    rows = [
-        (s, p, joints if p % 3 else (joints - joints[0]) @ lying.T + joints[0]) for s, p, joints in scenes()
-    ]
+    rows = [(s, p, joints if p % 3 else (joints - joints[0]) @ lying.T + joints[0]) for s, p, joints in scenes()]
     found = find_floor(gathered(rows, turn))
     assert found.share < 0.95
     assert angle_deg(found.up, turn @ UP) < 2.0
@@ -118,7 +120,9 @@ def test_what_does_not_show_up_is_refused_in_its_own_words(bodies, sentence):
 
 def legless():
     sure = np.ones(25)
-    sure[[KINECT_V2_25.index(f"{side}_{joint}") for side in ("left", "right") for joint in ("knee", "ankle", "foot")]] = 0
+    sure[
+        [KINECT_V2_25.index(f"{side}_{joint}") for side in ("left", "right") for joint in ("knee", "ankle", "foot")]
+    ] = 0
     return sure
 
 
@@ -148,7 +152,9 @@ def test_real_people_of_a_tilted_camera_show_up_to_within_two_degrees(shared, na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "held", "finders"), [("nw_ucla", ("9", "10"), ("1", "2")), ("utd_mhad", ("7", "8"), ("1",))])
+@pytest.mark.parametrize(
+    ("name", "held", "finders"), [("nw_ucla", ("9", "10"), ("1", "2")), ("utd_mhad", ("7", "8"), ("1",))]
+)
 def test_accuracy_at_thirty_degrees_returns_to_within_a_point_of_level(shared, name, held, finders):
     clips = people_of(unpacked(shared, name), name, (*finders, *held))
     held_keys = [subject_key(one) for one in held]
