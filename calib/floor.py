@@ -61,7 +61,7 @@ DEPTH_PICTURES, DEPTH_EVERY_NS = 30, SECOND_NS // 5
 
 @dataclass(frozen=True)
 class Config:
-    """Find which way is up and how high the camera hangs, from a minute of people walking and standing, or from depth."""
+    """Find which way is up and how high the camera hangs, from a minute of people who walk and stand, or depth."""
 
     source: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--camera",), metavar="SOURCE [SOURCE ...]")] = ("0",)
     """Where people walk and stand: any source of realtime.run; several files of one camera count together."""

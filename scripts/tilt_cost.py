@@ -38,7 +38,7 @@ TILTS = ((0, 0), (15, 0), (30, 0), (45, 0), (0, 15), (30, 15))  # degrees down, 
 
 @dataclass(frozen=True)
 class Config:
-    """Accuracy of the shipped bundle on clips of a tilted camera: as they come, and brought upright by the floor found."""
+    """Accuracy of the shipped bundle on clips of a tilted camera: as they come, and upright by the floor found."""
 
     data: str
     """NAME:PATH, as of train.evaluate; of nw_ucla each view is a camera of its own."""
@@ -51,7 +51,7 @@ class Config:
 
 
 def tilt_matrix(down: float, roll: float) -> np.ndarray:
-    """(3, 3) from a level camera's space, Kinect axes, to that of one that looks down and is rolled clockwise; degrees."""
+    """(3, 3) from a level camera's space, Kinect axes, to that of one that looks down and is rolled clockwise (degrees)."""
     one = np.radians(np.array([-down])), np.radians(np.array([-roll]))
     return rotation(np.zeros(1), one[0], one[1])[0].astype(float)
 

@@ -159,7 +159,7 @@ def test_a_floor_file_that_no_floor_can_have_is_refused(tmp_path, key, value):
 
 
 def test_upright_poses_of_a_tilted_camera_are_those_of_a_level_one():
-    joints = np.random.default_rng(1).normal(size=(20, 3)) + (0.3, -0.2, 3)
+    joints = np.random.default_rng(1).normal((0.3, -0.2, 3.0), size=(20, 3))
     up = direction(30, 15)
     seen = joints @ upright_turn(up)  # R^T of each joint, as rows
     (found,) = Upright(PassThrough(), Floor(tuple(up))).find(frame(poses=(pose(seen),)))
