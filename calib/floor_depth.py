@@ -73,8 +73,8 @@ def find_floor_in_depth(pictures: Sequence[np.ndarray], lens: Lens, guess: np.nd
     if not planes:
         raise UsageError(
             f"no plane in the depth picture can be the floor: none has {LEAST_FLOOR:.0%} of it, is within "
-            f"{LEVEL_DEG:.0f}° of level and lies below everything else; turn the camera until floor is in view, or name "
-            "its --orientation"
+            f"{LEVEL_DEG:.0f}° of level and lies below everything else; turn the camera until floor is in view, "
+            "or name its --orientation"
         )
     up, height, on = max(planes, key=lambda plane: plane[1])
     up, height, within, height_within = _with_doubt(points[on], tiles[on], up, rng)
