@@ -173,18 +173,18 @@ def _gather(config: Config, site: Calibration, console: Console) -> _Seen:
             source = open_source(source_of(spec, None), fast=True, mirror=config.mirror, fps=config.fps)
             with closing(source):
                 if config.evidence == "depth":
-                    _depth_of(source, seen, tell)
+                    _depth_of(source, site.rig, seen, tell)
                 else:
                     endless = source.info.live or source.info.kind == "synthetic" or spec == "-"
                     _people_of(number, source, endless, config, site, seen, tell)
     return seen
 
 
-def _depth_of(source: Source, seen: _Seen, tell: Callable[[str], None]) -> None:
+def _depth_of(source: Source, rig: Rig | None, seen: _Seen, tell: Callable[[str], None]) -> None:
     """A few depth pictures of a source, a fifth of a second apart."""
     if source.info.depth_size is None:
         raise UsageError(f"{source.info.id} has no depth; leave --from depth out, or name one such as depth:FOLDER")
-    seen.rig, last_ns = source.info.rig, -DEPTH_EVERY_NS
+    seen.rig, last_ns = rig or source.info.rig, -DEPTH_EVERY_NS
     for item in source:
         if isinstance(item, Frame) and item.depth is not None and item.captured_ns - last_ns >= DEPTH_EVERY_NS:
             seen.depth.append(item.depth.copy())

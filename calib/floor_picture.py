@@ -45,7 +45,7 @@ def side_view(bodies: Bodies, found: Found, words: str) -> bytes:
         right.annotate("floor", (0.02, 0), xycoords=("axes fraction", "data"), xytext=(0, 3),
                        textcoords="offset points", color="#7a5c3a")  # fmt: skip
         _floor_line(left, found)
-    figure.suptitle(words, fontsize=10, wrap=True)
+    figure.suptitle(words, fontsize=9, wrap=True)
     figure.tight_layout()
     content = io.BytesIO()
     figure.savefig(content, format="png")

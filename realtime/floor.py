@@ -17,7 +17,7 @@ from realtime.pipeline import FindsPoses
 from realtime.schema import Frame, Pose
 
 TURNS = (0, 90, 180, 270)
-LOWEST_M, HIGHEST_M = 0.05, 20.0  # a camera's height above the floor
+LOWEST_M, HIGHEST_M = -2.0, 20.0  # a camera above the floor; poses that are upright already have it at 0
 _UNIT = 0.01  # by so much the length of `up` may differ from 1: people round
 _STEEP = 0.17  # of the view's unit vector, what must be level (10 degrees off the vertical) to say where forward is
 _FLAT = 0.35  # of `up`, what must lie in the picture to say how the picture is turned

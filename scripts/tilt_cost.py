@@ -51,7 +51,7 @@ class Config:
 
 
 def tilt_matrix(down: float, roll: float) -> np.ndarray:
-    """(3, 3) from a level camera's space, Kinect axes, to that of one that looks down and is rolled clockwise."""
+    """(3, 3) from a level camera's space, Kinect axes, to that of one that looks down and is rolled clockwise (°)."""
     one = np.radians(np.array([-down])), np.radians(np.array([-roll]))
     return rotation(np.zeros(1), one[0], one[1])[0].astype(float)
 

@@ -147,7 +147,7 @@ def test_a_floor_file_is_read(tmp_path):
     ("key", "value"),
     [
         ("up", [0, 1]), ("up", [0, 2, 0]), ("up", "y"), ("up", [0, True, 0]), ("up", [0, None, 1]),
-        ("up", [float("nan"), 1, 0]), ("height_m", 0), ("height_m", "2"), ("height_m", -1.0),
+        ("up", [float("nan"), 1, 0]), ("height_m", 21), ("height_m", "2"), ("height_m", -3.0),
         ("orientation", 45), ("orientation", "90"), ("orientation", True), ("measured", None),
     ],
 )  # fmt: skip
