@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import sys
+from importlib.util import find_spec
+
+if __name__ == "__main__" and (find_spec("scipy") is None or find_spec("matplotlib") is None):
+    print("error: calib.thresholds needs scipy and matplotlib, which come with training: run `make install-test`; "
+          "the file that it writes needs neither", file=sys.stderr)  # fmt: skip
+    sys.exit(2)
+
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
