@@ -250,7 +250,6 @@ class Guide:
         self._progress = Progress(*COLUMNS, console=console)
         self._task = self._progress.add_task("views", total=capture.goal)
         self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
-        self._state = ""
 
     def __enter__(self) -> Guide:
         if self._live is not None:

@@ -34,7 +34,6 @@ DRAWS = 100  # of the bootstrap
 PEOPLE = 4  # from so many on more people mend the lean no further
 SEEN_S, UPRIGHT_S = 10.0, 6.0  # less is refused
 WORST_DEG = 5.0  # and what is not known to so much (95 %)
-_LEVEL = np.array((0.0, 1.0, 0.0))
 
 
 @dataclass(frozen=True)

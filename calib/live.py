@@ -18,7 +18,6 @@ from realtime.slot import Change
 
 STILL = 0.0035  # of the picture's width that corners may move between two frames; a moving board is smeared
 PAUSE_NS = SECOND_NS // 2  # between two views
-WAITED_NS = 10 * SECOND_NS  # without a board: time to say what might be wrong
 KEPT = 3  # pictures without a board that are kept, to find out why there is none
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,6 @@ from realtime.skeleton import CORE_16, LAYOUTS, Layout
 
 SCHEMA = "bundle/1"
 REQUIRED_FILES = (FP32_FILE, "reference.npz", "MODEL_CARD.md")
-_MOST_JSON = 4_000_000  # bytes; a bundle.json is a few kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +123,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
 def _document(folder: Path) -> Any:
     """The content of bundle.json."""
     file = folder / "bundle.json"
-    try:
-        if not file.is_file():
-            raise BundleError(f"bundle {folder}: it holds no bundle.json; name a folder that does")
-        with file.open("rb") as stream:
-            raw = stream.read(_MOST_JSON + 1)
-        if len(raw) > _MOST_JSON:
-            raise BundleError(f"bundle {folder}: bundle.json is over {_MOST_JSON} bytes; {REMEDY}")
-        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except OSError as error:
-        raise BundleError(f"bundle {folder}: bundle.json cannot be read ({error.strerror}); {REMEDY}") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"bundle {folder}: bundle.json is not valid JSON ({short(str(error))}); {REMEDY}") from error
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
+    if not file.is_file():
+        raise BundleError(f"bundle {folder}: it holds no bundle.json; name a folder that does")
+    return Fields.document(folder, file)
 
 
 def _parse(folder: Path, document: Any) -> Bundle:

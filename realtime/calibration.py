@@ -9,7 +9,6 @@ Each file is one JSON object with a "schema"; each kind has its module here, whi
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from realtime.lens import Lens
 from realtime.rig import Rig
 from realtime.thresholds import Thresholds
 
-_MOST_BYTES = 4_000_000  # a file is a few kB
-
 
 class Measured(Fields):
     """A file of calib/."""
@@ -31,6 +28,7 @@ class Measured(Fields):
     file = "it"
     remedy = "measure it again, or leave it out of --calib"
     error = UsageError
+    constants = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +72,7 @@ def load_calibration(path: Path | None) -> Calibration:
 
 def _read(file: Path) -> tuple[str, Any]:
     """The name of the part that a file holds, and the part."""
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(_MOST_BYTES + 1)
-        if len(raw) > _MOST_BYTES:
-            raise UsageError(f"calibration {file}: it is over {_MOST_BYTES} bytes; {Measured.remedy}")
-        document = json.loads(raw.decode("utf-8"))
-    except OSError as error:
-        raise UsageError(f"calibration {file} cannot be read ({error.strerror}); {Measured.remedy}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"calibration {file}: not valid JSON ({short(str(error))}); {Measured.remedy}") from error
+    document = Measured.document(file, file)
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, str) or schema not in KINDS:
         raise UsageError(

@@ -30,7 +30,6 @@ from realtime.schema import SECOND_NS
 SCHEMA = "depth-recording/1"
 REMEDY = "record it again with python -m calib.record_depth"
 LONGEST_LINE = 10_000
-_MOST_BYTES = 1_000_000
 MS_NS = SECOND_NS // 1000
 
 log = logging.getLogger(__name__)
@@ -43,6 +42,7 @@ class Stated(Fields):
     file = "depth.json"
     remedy = REMEDY
     error = SourceError
+    constants = True
 
 
 class RecordedDepth:
@@ -91,17 +91,9 @@ class RecordedDepth:
         self._lines.close()
 
     def _about(self, path: Path) -> Any:
-        try:
-            raw = path.open("rb").read(_MOST_BYTES)
-            return json.loads(raw.decode("utf-8"))
-        except FileNotFoundError:
-            raise SourceError(
-                f"{self.named} has no depth.json, so it is none; name a folder that has, or {REMEDY}"
-            ) from None
-        except OSError as error:
-            raise SourceError(f"{self.named}: depth.json cannot be read ({error.strerror}); {REMEDY}") from error
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{self.named}: depth.json is not valid JSON ({short(str(error))}); {REMEDY}") from error
+        if not path.exists():
+            raise SourceError(f"{self.named} has no depth.json, so it is none; name a folder that has, or {REMEDY}")
+        return Stated.document(self.folder, path)
 
     def _row(self, line: bytes) -> dict[str, Any] | None:
         """A line's object; None for the last one of a recording that was cut off, which is counted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, NoReturn
 from realtime.errors import BundleError, LineError
 
 REMEDY = "copy the bundle again or export it anew"
+MOST_BYTES = 4_000_000  # of a file; these have a few kB
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # an action's id is a part of a bus topic, where dots separate
 
 
@@ -23,6 +25,22 @@ class Fields:
     file: ClassVar[str] = "bundle.json"
     remedy: ClassVar[str] = REMEDY
     error: ClassVar[type[LineError]] = BundleError
+    constants: ClassVar[bool] = False  # whether NaN may stand in the file, for its key to be named in the refusal
+
+    @classmethod
+    def document(cls, path: Path, file: Path) -> Any:
+        """The JSON content of a file, any value; refused as `path`'s where it is none, too long or cannot be read."""
+        where = f"{cls.what} {path}: {cls.file}"
+        try:
+            with file.open("rb") as stream:
+                raw = stream.read(MOST_BYTES + 1)
+            if len(raw) > MOST_BYTES:
+                raise cls.error(f"{where} is over {MOST_BYTES} bytes; {cls.remedy}")
+            return json.loads(raw.decode("utf-8"), parse_constant=None if cls.constants else _no_constant)
+        except OSError as error:
+            raise cls.error(f"{where} cannot be read ({error.strerror}); {cls.remedy}") from error
+        except (ValueError, RecursionError) as error:
+            raise cls.error(f"{where} is not valid JSON ({short(str(error))}); {cls.remedy}") from error
 
     def __init__(self, path: Path, values: Any, keys: tuple[str, ...], prefix: str = "") -> None:
         self.path, self.values, self.prefix = path, values, prefix
@@ -71,6 +89,10 @@ class Fields:
         self.need(bool(good), key, "a list of names made of letters, digits, - and _")
         self.need(len(set(value)) == len(value), key, "without repeated names")
         return tuple(value)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
 
 
 def short(value: Any) -> str:

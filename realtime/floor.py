@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from realtime.fields import Fields
-from realtime.pipeline import FindsPoses
+from realtime.pipeline import Around, FindsPoses
 from realtime.schema import Frame, Pose
 
 TURNS = (0, 90, 180, 270)
@@ -99,43 +99,20 @@ def orientation_of(up: np.ndarray) -> int:
     return TURNS[round(float(np.degrees(np.arctan2(up[0], up[1]))) / 90) % 4]
 
 
-class Upright:
+class Upright(Around):
     """A pose stage whose poses stand upright: +y is up, +z away as the camera looks, y = 0 the floor where known.
 
-    Wraps the pose stage, whose counters it passes on. Tracks, confidence, image_joints and box are untouched.
+    Tracks, confidence, image_joints and box are untouched.
     """
 
     def __init__(self, inner: FindsPoses, floor: Floor) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._turn = floor.turn.T.astype(np.float32)  # for row vectors
         self._lift = np.array((0.0, floor.height_m or 0.0, 0.0), np.float32)
-
-    @property
-    def refused(self) -> int:
-        """Frames that were no good, so far."""
-        return self._inner.refused
-
-    @property
-    def gated(self) -> int:
-        """Finds that were not believed a body, so far."""
-        return self._inner.gated
-
-    @property
-    def crowded(self) -> int:
-        """Bodies beyond those followed."""
-        return self._inner.crowded
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The frame's poses, upright."""
         return tuple(self._upright(pose) for pose in self._inner.find(frame))
-
-    def reset(self) -> None:
-        """As the stage inside."""
-        self._inner.reset()
-
-    def close(self) -> None:
-        """As the stage inside."""
-        self._inner.close()
 
     def _upright(self, pose: Pose) -> Pose:
         return replace(pose, joints=pose.joints @ self._turn + self._lift)

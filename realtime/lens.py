@@ -63,9 +63,14 @@ class Lens:
         """The keys and values of NUMBERS, as a file has them."""
         return {key: list(value) if key == "distortion" else value for key, value in self._items()}
 
+    def shows(self, width: int, height: int) -> bool:
+        """Whether a picture of this size shows what the measured ones did: the same shape, scaled, to a pixel."""
+        off = abs(height - self.height * width / self.width), abs(width - self.width * height / self.height)
+        return min(off) <= 1
+
     def fits(self, width: int, height: int) -> None:
-        """UsageError unless a picture of this size shows what the measured ones did: the same shape, scaled."""
-        if abs(height - self.height * width / self.width) > 1 and abs(width - self.width * height / self.height) > 1:
+        """UsageError unless the lens `shows` a picture of this size."""
+        if not self.shows(width, height):
             raise UsageError(
                 f"the lens was measured in pictures of {self.width}x{self.height}, and these are {width}x{height}, "
                 "of another shape: set the camera to the measured size, or run python -m calib.camera at this one"

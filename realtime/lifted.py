@@ -9,7 +9,7 @@ import numpy as np
 from realtime.errors import UsageError
 from realtime.feed import SourceInfo
 from realtime.lifting import Lifting, Placed, metre_px
-from realtime.pipeline import FindsPoses
+from realtime.pipeline import Around, FindsPoses
 from realtime.registration import Registration, without_flying
 from realtime.rig import Rig
 from realtime.schema import SECOND_NS, Frame, Pose
@@ -54,7 +54,7 @@ class _Body:
     body_m: float = 0.0
 
 
-class Lifted:
+class Lifted(Around):
     """Poses of another stage, their joints placed in the colour camera's space by depth, with true translation.
 
     Where a frame has no depth, or none at a body, its last distance holds for half a second; then the pose comes as the
@@ -63,47 +63,30 @@ class Lifted:
     """
 
     def __init__(self, pose: FindsPoses, rig: Rig) -> None:
-        self._pose, self._rig = pose, rig
+        super().__init__(pose)
+        self._rig = rig
         self._bodies: dict[int, _Body] = {}
         self._lifting: dict[Layout, Lifting] = {}
         self._sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._registration: Registration | None = None
-        self.measured = self.guessed = 0  # joints so far, of bodies with depth
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this frame. Raises SourceError where its pictures are not of the rig's shapes."""
-        poses = self._pose.find(frame)
+        poses = self._inner.find(frame)
         if frame.image is None or not poses:
             return poses
         now_ns = frame.captured_ns
-        self._bodies = {
-            k: body for k, body in self._bodies.items() if body.seen_ns is None or now_ns - body.seen_ns <= FORGOTTEN_NS
+        self._bodies = {  # who never had depth has nothing to be kept
+            k: body
+            for k, body in self._bodies.items()
+            if body.seen_ns is not None and now_ns - body.seen_ns <= FORGOTTEN_NS
         }
         return tuple(self._lifted(frame, pose) for pose in poses)
 
     def reset(self) -> None:
         """Forgets whom it followed."""
-        self._pose.reset()
+        super().reset()
         self._bodies = {}
-
-    def close(self) -> None:
-        """Frees the stage within. May be called twice."""
-        self._pose.close()
-
-    @property
-    def refused(self) -> int:
-        """Of the stage within."""
-        return self._pose.refused
-
-    @property
-    def gated(self) -> int:
-        """Of the stage within."""
-        return self._pose.gated
-
-    @property
-    def crowded(self) -> int:
-        """Of the stage within."""
-        return self._pose.crowded
 
     def _lifted(self, frame: Frame, pose: Pose) -> Pose:
         if pose.image_joints is None or frame.image is None or not np.isfinite(pose.image_joints).all():
@@ -117,8 +100,6 @@ class Lifted:
             placed = self._measured(lifting, pose, rays, frame.image, frame.depth)
         if placed is not None:
             body.body_m, body.measured_ns = placed.body_m, frame.captured_ns
-            self.measured += int(placed.measured.sum())
-            self.guessed += int((~placed.measured).sum())
         elif body.measured_ns is not None and frame.captured_ns - body.measured_ns <= HELD_NS:
             placed = lifting.guessed(pose, rays, body.body_m)
         else:

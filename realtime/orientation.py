@@ -13,7 +13,7 @@ from realtime.calibration import Calibration
 from realtime.errors import UsageError
 from realtime.floor import TURNS, Upright
 from realtime.lens import Lens
-from realtime.pipeline import FindsPoses
+from realtime.pipeline import Around, FindsPoses
 from realtime.schema import Frame, Pose
 
 
@@ -39,7 +39,7 @@ def box_back(box: tuple[float, float, float, float], degrees: int) -> tuple[floa
     return left, top, right - left, bottom - top
 
 
-class Turned:
+class Turned(Around):
     """A pose stage that is shown each picture turned clockwise by `degrees`; its poses are turned back.
 
     The lens of the stage inside is that of the turned picture. Frames without a picture go in as they are. Raises
@@ -51,24 +51,10 @@ class Turned:
 
         if degrees not in TURNS:
             raise UsageError(f"orientation must be 0, 90, 180 or 270 degrees, got {degrees}")
-        self._inner, self._degrees = inner, degrees
+        super().__init__(inner)
+        self._degrees = degrees
         self._picture = TurnPicture(degrees)
         self._turn = turn_of(degrees)  # its transpose turns back; rows times it, the same
-
-    @property
-    def refused(self) -> int:
-        """Frames that were no good, so far."""
-        return self._inner.refused
-
-    @property
-    def gated(self) -> int:
-        """Finds that were not believed a body, so far."""
-        return self._inner.gated
-
-    @property
-    def crowded(self) -> int:
-        """Bodies beyond those followed."""
-        return self._inner.crowded
 
     def find(self, frame: Frame) -> tuple[Pose, ...]:
         """The poses in this BGR frame, in its own picture and the camera's own space."""
@@ -76,14 +62,6 @@ class Turned:
         if isinstance(image, np.ndarray) and image.ndim == 3 and image.size:  # what is none, the stage inside refuses
             frame = replace(frame, image=self._picture(image))
         return tuple(self._back(pose) for pose in self._inner.find(frame))
-
-    def reset(self) -> None:
-        """As the stage inside."""
-        self._inner.reset()
-
-    def close(self) -> None:
-        """As the stage inside."""
-        self._inner.close()
 
     def _back(self, pose: Pose) -> Pose:
         places, box = pose.image_joints, pose.box

@@ -42,6 +42,36 @@ class FindsPoses(Protocol):
         """Gives back what the stage holds. May be called twice."""
 
 
+class Around:
+    """A pose stage around another, whose counters it passes on and which it resets and closes. `find` is its own."""
+
+    def __init__(self, inner: FindsPoses) -> None:
+        self._inner = inner
+
+    @property
+    def refused(self) -> int:
+        """As of the stage inside."""
+        return self._inner.refused
+
+    @property
+    def gated(self) -> int:
+        """As of the stage inside."""
+        return self._inner.gated
+
+    @property
+    def crowded(self) -> int:
+        """As of the stage inside."""
+        return self._inner.crowded
+
+    def reset(self) -> None:
+        """As the stage inside."""
+        self._inner.reset()
+
+    def close(self) -> None:
+        """As the stage inside. May be called twice."""
+        self._inner.close()
+
+
 class ScoresWindows(Protocol):
     """What the line needs of an engine."""
 

@@ -14,7 +14,6 @@ from realtime.lens import Lens
 
 SQUARE = 1e-3  # how far a rotation's columns may be from perpendicular and from length 1
 FARTHEST_M = 5.0  # two cameras of one device stand some centimetres apart; two on a wall, metres
-SHAPE = 0.01  # how far two pictures' aspect ratios may differ and still be called the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Rig:
     def fits(self, color: tuple[int, int] | None, depth: tuple[int, int] | None, named: str) -> None:
         """SourceError where pictures of these sizes (width, height) are not those of the lenses."""
         for what, size, lens in (("colour", color, self.color), ("depth", depth, self.depth)):
-            if size is not None and abs(size[0] * lens.height / (size[1] * lens.width) - 1) > SHAPE:
+            if size is not None and not lens.shows(*size):
                 raise SourceError(
                     f"{named}: its {what} pictures are {size[0]}x{size[1]}, the {what} lens was measured on "
                     f"{lens.width}x{lens.height}: another shape; measure again with python -m calib.depth"

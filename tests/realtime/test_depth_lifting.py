@@ -40,7 +40,7 @@ class Says:
 
 def lifted(pose: Pose, depth: np.ndarray | None, stage: Lifted | None = None, at_ns: int = 0) -> Pose:
     stage = stage or Lifted(Says(), RIG)
-    stage._pose.poses = (pose,)
+    stage._inner.poses = (pose,)
     return stage.find(Frame(0, at_ns, IMAGE, depth=depth))[0]
 
 
@@ -183,7 +183,7 @@ def test_two_people_keep_their_own_depths():
     near, far = near + np.float32((0.6, 0, -0.9)), far + np.float32((-0.4, 0, 0.4))
     depth = sensed(seen_by_depth(RIG, [body_of(near), body_of(far)]), np.random.default_rng(1))
     stage, rng = Lifted(Says(), RIG), np.random.default_rng(2)
-    stage._pose.poses = (guess(near, rng, 1.0, track=1), guess(far, rng, 1.0, track=2))
+    stage._inner.poses = (guess(near, rng, 1.0, track=1), guess(far, rng, 1.0, track=2))
     found = stage.find(Frame(0, 0, IMAGE, depth=depth))
     for pose, truth in zip(found, (near, far), strict=True):
         assert np.median(off(pose, truth)) < 0.025
