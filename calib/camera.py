@@ -156,7 +156,7 @@ def document(
             "field_of_view_degrees": [round(wide, 2), round(tall, 2)],
             "coverage": round(coverage.share, 3),
             "board": str(board),
-            "views": {view.name: round(float(error), 4) for view, error in zip(views, found.per_view, strict=True)},
+            "views": {view.name: round(float(error), 4) for view, error in zip(views, found.errors, strict=True)},
         },
     }
 
@@ -313,7 +313,7 @@ def _report(console: Console, found: Fit, views: list[View], coverage: Coverage)
     lens = found.lens
     say(console, coverage.text())
     table = Table("view", "corners", "error px", "edges px")
-    for view, error in zip(views, found.per_view, strict=True):
+    for view, error in zip(views, found.errors, strict=True):
         table.add_row(view.name, str(len(view.numbers)), f"{error:.3f}", f"{view.edge_px:.1f}")
     console.print(table)
     wide, tall = lens.field_of_view

@@ -20,6 +20,7 @@ from calib import stereo, vision, written
 from calib.board import Board, Kind, make_board
 from calib.depth_picture import share_covered, which_lies_where
 from calib.lens_fit import fit
+from calib.outliers import without_outliers
 from calib.pairs import Seen, join, match, read_pairs
 from calib.stereo import Pair, Stereo
 from calib.views import View
@@ -48,7 +49,7 @@ LEAST_PAIRS = 6
 MOST_RMS_PX, GOOD_RMS_PX = 1.0, 0.5
 SAME_WAY_DEG = 12.0  # between the two boards that lean apart most
 MOST_TURNED_DEG = 60.0  # two cameras that see one board and are turned so far: one picture lies on its side
-WORSE, WORSE_PX = 3.0, 0.6  # a pair so many times worse than the middle one, and at least so bad, is left out
+WORSE_PX = 0.6  # a pair that is at least so bad, and much worse than the middle one, is left out
 GOOD_UNSURE_MM = 1.5
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
@@ -139,15 +140,17 @@ def _measured(
             _lens(config.infrared_lens, seen.depth, board, "--infrared-lens"),
         )
         progress.update(task, description="fitting the cameras", completed=1)
-        found, pairs, out = fit_without_outliers(join(seen, board, *lenses), *lenses)
+        found, pairs, out = without_outliers(
+            join(seen, board, *lenses), lambda kept: stereo.fit_stereo(kept, *lenses), LEAST_PAIRS, WORSE_PX
+        )
         progress.update(task, description="hold-out", completed=2)
         hold_out_px = stereo.hold_out(pairs, *lenses)
         progress.update(task, completed=3)
-    for name, error in out:
-        console.print(f"left out {name}: it contradicts the others ({error:.1f} px); did the board move?")
+    for pair, error in out:
+        console.print(f"left out {pair.name}: it contradicts the others ({error:.1f} px); did the board move?")
     refuse(found, hold_out_px)
     table = Table("pair", "corners", "error px")
-    for pair, error in zip(pairs, found.per_pair, strict=True):
+    for pair, error in zip(pairs, found.errors, strict=True):
         table.add_row(pair.name, str(len(pair.points)), f"{error:.3f}")
     console.print(table)
     verdict = judge(found, hold_out_px, len(pairs))
@@ -185,22 +188,6 @@ def _lens(path: Path | None, views: Sequence[View], board: Board, flag: str) -> 
             "them at that size, or leave the flag out"
         )
     return lens
-
-
-def fit_without_outliers(
-    pairs: Sequence[Pair], color: Lens, depth: Lens
-) -> tuple[Stereo, list[Pair], list[tuple[str, float]]]:
-    """The fit, the pairs that it stands on, and those left out, a fifth at most: the board moved, or was misread."""
-    kept, out = list(pairs), []
-    found = stereo.fit_stereo(kept, color, depth)
-    for _ in range(min(len(pairs) // 5, len(pairs) - LEAST_PAIRS)):
-        worst = int(np.argmax(found.per_pair))
-        error = float(found.per_pair[worst])
-        if error < max(WORSE_PX, WORSE * float(np.median(found.per_pair))):
-            break
-        out.append((kept.pop(worst).name, error))
-        found = stereo.fit_stereo(kept, color, depth)
-    return found, kept, out
 
 
 def refuse(found: Stereo, hold_out_px: float) -> None:

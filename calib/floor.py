@@ -96,7 +96,7 @@ class _Seen:
     people: Gathering = field(default_factory=Gathering)
     depth: list[np.ndarray] = field(default_factory=list)
     rig: Rig | None = None
-    turn: int | None = None  # of the pictures; None where there were none
+    turn: int | None = None  # of the pictures, as said or tried; None where nothing was said and there were none
 
 
 def run(config: Config, console: Console) -> int:
@@ -106,7 +106,7 @@ def run(config: Config, console: Console) -> int:
     seen = _gather(config, site, console)
     console.print("looking for the floor", style="dim")
     bodies = seen.people.bodies()
-    found = _from_depth(config, seen) if config.evidence == "depth" else find_floor(bodies)
+    found = _from_depth(seen) if config.evidence == "depth" else find_floor(bodies)
     orientation = _orientation(config, seen, found)
     words = verdict(found, orientation)
     written.write_document(config.out, document(found, orientation, words))
@@ -158,7 +158,7 @@ def _check(config: Config) -> None:
 
 def _gather(config: Config, site: Calibration, console: Console) -> _Seen:
     """Reads every source, with a bar of how long people stood and walked."""
-    seen = _Seen()
+    seen = _Seen(turn=_said(config))
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         of = DEPTH_PICTURES if config.evidence == "depth" else config.seconds
@@ -218,7 +218,8 @@ def _people_of(
             if lasted_s > LONGEST_S or (endless and _enough(config, seen, lasted_s)):
                 break
         if stage is None and kept:  # a file shorter than the trial
-            stage = _open(config, site, source, _tried(config, kept, seen, tell))
+            seen.turn = _tried(config, kept, tell)
+            stage = _open(config, site, source, seen.turn)
             _look_again(number, stage, kept, seen)
     finally:
         if stage is not None:
@@ -239,27 +240,27 @@ def _stage(
     tell: Callable[[str], None],
 ) -> FindsPoses | None:  # fmt: skip
     """The pose stage for pictures, once it is known how they must be turned; until then pictures are kept."""
-    if seen.turn is None and config.orientation != "auto":
-        seen.turn = int(config.orientation)
     if seen.turn is None:
         if frame.image is not None and (not kept or frame.captured_ns - kept[-1].captured_ns >= SECOND_NS / TRIED_FPS):
             kept.append(replace(frame, image=smaller(frame.image)))
         if lasted_s < TRIED_S:
             return None
-        seen.turn = _tried(config, kept, seen, tell)
+        seen.turn = _tried(config, kept, tell)
     return _open(config, site, source, seen.turn)
 
 
-def _tried(config: Config, kept: list[Frame], seen: _Seen, tell: Callable[[str], None]) -> int:
+def _said(config: Config) -> int | None:
+    """The turn of pictures that the flags name; None: it is to be found."""
+    return None if config.orientation == "auto" else int(config.orientation)
+
+
+def _tried(config: Config, kept: list[Frame], tell: Callable[[str], None]) -> int:
     """The turn of pictures that a trial on the kept ones speaks for."""
-    if config.orientation != "auto":
-        return int(config.orientation)
-    seen.turn, _ = best_turn(
+    return best_turn(
         kept,
         lambda: open_pose(config.pose, config.persons)[0],
         lambda turn: tell(f"pictures turned by {turn}°"),
-    )
-    return seen.turn
+    )[0]
 
 
 def _open(config: Config, site: Calibration, source: Source, turn: int) -> FindsPoses:
@@ -270,12 +271,11 @@ def _open(config: Config, site: Calibration, source: Source, turn: int) -> Finds
     return with_depth(turned_pictures(pose, turned), source.info, site.rig)[0]
 
 
-def _from_depth(config: Config, seen: _Seen) -> Found:
+def _from_depth(seen: _Seen) -> Found:
     """The floor in depth pictures, in the space of the colour camera, where poses will be."""
     if seen.rig is None:
         raise UsageError("the source has depth but not what its lens is; measure it with python -m calib.depth")
-    turn = 0 if config.orientation == "auto" else int(config.orientation)
-    found = find_floor_in_depth(seen.depth, seen.rig.depth, turn_of(turn).T @ np.array((0.0, 1.0, 0.0)))
+    found = find_floor_in_depth(seen.depth, seen.rig.depth, turn_of(seen.turn or 0).T @ np.array((0.0, 1.0, 0.0)))
     assert found.height_m is not None
     up = np.array(seen.rig.rotation) @ (found.up * KINECT_AXES)
     height = found.height_m - float(up @ np.array(seen.rig.translation_m))
@@ -284,10 +284,10 @@ def _from_depth(config: Config, seen: _Seen) -> Found:
 
 def _orientation(config: Config, seen: _Seen, found: Found) -> int:
     """How pictures of this camera are turned: as said; else so that up is at their top, where they have one."""
-    if config.orientation != "auto":
-        return int(config.orientation)
     level = float(np.hypot(found.up[0], found.up[1]))
-    return orientation_of(found.up) if level > 0.5 or seen.turn is None else seen.turn
+    if seen.turn is not None and (level <= 0.5 or _said(config) is not None):
+        return seen.turn
+    return orientation_of(found.up)
 
 
 def main() -> int:

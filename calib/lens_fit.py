@@ -10,27 +10,27 @@ import numpy as np
 
 from calib import vision
 from calib.board import Board
+from calib.outliers import without_outliers
 from calib.views import View
 from realtime.errors import UsageError
 from realtime.lens import Lens
 
 Model = Literal["pinhole", "rational", "fisheye"]
 FOLDS = 5
-OUTLIER, OUTLIER_PX = 3.0, 0.5  # a view so many times worse than the middle one, and at least so bad, is left out
-MOST_OUTLIERS = 0.2  # of the views
+OUTLIER_PX = 0.5  # a view that is at least so bad, and much worse than the middle one, is left out
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """A lens and how well it explains its views.
 
-    residuals: (n, 2) pixels of each view, seen minus expected; per_view: (n,) their RMS lengths; deviations: standard
+    residuals: (n, 2) pixels of each view, seen minus expected; errors: (n,) their RMS lengths; deviations: standard
     deviations of fx, fy, cx, cy and the distortion; rotations (n, 3, 3) and places (n, 3) of the board in each view.
     """
 
     lens: Lens
     residuals: list[np.ndarray]
-    per_view: np.ndarray
+    errors: np.ndarray
     deviations: np.ndarray
     rotations: np.ndarray
     places: np.ndarray
@@ -63,8 +63,8 @@ def fit(views: Sequence[View], board: Board, model: Model) -> Fit:
     ]
     rms = _rms(np.concatenate(residuals))
     lens = Lens(size[0], size[1], fx, fy, cx, cy, tuple(bent), kind, round(rms, 5))
-    per_view = np.array([_rms(one) for one in residuals])
-    return Fit(lens, residuals, per_view, solved.deviations, rotations, solved.places)
+    errors = np.array([_rms(one) for one in residuals])
+    return Fit(lens, residuals, errors, solved.deviations, rotations, solved.places)
 
 
 def fit_without_outliers(
@@ -75,18 +75,7 @@ def fit_without_outliers(
     A board that bent in a hand or a corner taken for another spoils one view, and through it the lens. At least
     `least` views are kept.
     """
-    kept, out = list(views), []
-    found = fit(kept, board, model)
-    room = min(int(MOST_OUTLIERS * len(views)), len(views) - least)
-    while room > 0:
-        worst = int(np.argmax(found.per_view))
-        error = float(found.per_view[worst])
-        if error < max(OUTLIER_PX, OUTLIER * float(np.median(found.per_view))):
-            break
-        out.append((kept.pop(worst), error))
-        found = fit(kept, board, model)
-        room -= 1
-    return found, kept, out
+    return without_outliers(views, lambda kept: fit(kept, board, model), least, OUTLIER_PX)
 
 
 def hold_out(views: Sequence[View], board: Board, model: Model, each: Callable[[int, int], None]) -> float:

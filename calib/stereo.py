@@ -40,7 +40,7 @@ class Stereo:
 
     rig: Rig
     rms_px: float
-    per_pair: np.ndarray
+    errors: np.ndarray
     unsure_m: np.ndarray
     unsure_deg: np.ndarray
     normals: np.ndarray
@@ -97,10 +97,10 @@ def fit_stereo(pairs: Sequence[Pair], color: Lens, depth: Lens) -> Stereo:
     count = sum(one.size for one in residuals)
     spread = np.linalg.pinv(information) * cost / max(count - 6 - 6 * len(pairs), 1)
     unsure = np.sqrt(np.maximum(np.diag(spread), 0))
-    per_pair = np.array([_rms(one) for one in residuals])
+    errors = np.array([_rms(one) for one in residuals])
     normals = np.array([turn[:, 2] for turn in state.turns])
     rig = make_rig(color, depth, state.turn, state.move)
-    return Stereo(rig, _rms(np.concatenate(residuals)), per_pair, unsure[3:], np.degrees(unsure[:3]), normals)
+    return Stereo(rig, _rms(np.concatenate(residuals)), errors, unsure[3:], np.degrees(unsure[:3]), normals)
 
 
 def hold_out(pairs: Sequence[Pair], color: Lens, depth: Lens) -> float:
