@@ -15,7 +15,8 @@ from realtime.lifting import SITES, Lifting, site_of
 from realtime.pose import PassThrough
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.skeleton import AZURE_32, BLAZEPOSE_33, COCO_17, KINECT_V1_20, KINECT_V2_25
-from tests.realtime.depth_scene import COLOR, RIG, depth_of, guess, posture
+from scripts.bench_depth import scenes_of
+from tests.realtime.depth_scene import COLOR, DEPTH, RIG, depth_of, guess, posture
 
 IMAGE = np.zeros((COLOR[1], COLOR[0], 3), np.uint8)
 ELBOW = KINECT_V2_25.index("right_elbow")
@@ -52,12 +53,7 @@ def off(pose: Pose, joints: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
     """True joints and depth pictures of 24 people: limbs up to a fifth thinner or thicker, turned up to 40 degrees."""
-    rng = np.random.default_rng(5)
-    made = []
-    for seed, action in enumerate(("wave", "walk:treadmill", "throw", "squat", "kick", "clap") * 4):
-        joints = posture(action, seed, int(rng.integers(20, 60)), float(rng.uniform(-40, 40)))
-        made.append((joints, depth_of(joints, rng.uniform(0.8, 1.2), seed=seed)))
-    return made
+    return scenes_of(24)
 
 
 def test_joints_come_within_two_centimetres_of_the_truth(scenes):
@@ -187,6 +183,14 @@ def test_two_people_keep_their_own_depths():
     found = stage.find(Frame(0, 0, IMAGE, depth=depth))
     for pose, truth in zip(found, (near, far), strict=True):
         assert np.median(off(pose, truth)) < 0.025
+
+
+def test_people_whom_depth_never_saw_are_not_kept():
+    stage = Lifted(Says(), RIG)
+    for track in range(50):
+        pose = guess(posture("nothing", 3, 30), np.random.default_rng(track), 1.0, track=track)
+        lifted(pose, np.zeros(DEPTH[::-1], np.uint16), stage, at_ns=track * SECOND_NS)
+    assert len(stage._bodies) <= 1
 
 
 def test_frames_and_poses_without_pictures_pass():

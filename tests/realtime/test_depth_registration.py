@@ -13,9 +13,8 @@ from realtime.generator.sight import body_of, seen_by_depth, seen_in_color
 from realtime.lens import Lens
 from realtime.registration import Registration, without_flying
 from realtime.rig import make_rig
+from scripts.bench_depth import within_a_pixel
 from tests.realtime.depth_scene import COLOR, DEPTH, RIG, posture
-
-STEP_MM = 20
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +24,6 @@ def person() -> np.ndarray:
 
 def as_sensor(metres: np.ndarray) -> np.ndarray:
     return np.rint(metres * 1000).astype(np.uint16)
-
-
-def within_a_pixel(laid: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the measured pixels (H, W) mm whose depth the truth (H, W) metres has there or one pixel away."""
-    off = np.full(laid.shape, np.inf)
-    for row in (-1, 0, 1):
-        for column in (-1, 0, 1):
-            off = np.minimum(off, np.abs(laid - 1000 * np.roll(truth, (row, column), (0, 1))))
-    seen = laid > 0
-    return float((off[seen] < STEP_MM).mean())
 
 
 def test_each_depth_pixel_lands_within_one_pixel_of_the_truth(person):
@@ -127,4 +116,6 @@ def test_pictures_of_another_shape_are_refused_by_name():
         RIG.fits((1280, 720), DEPTH, "it")
     with pytest.raises(SourceError, match="its depth pictures are 320x200"):
         RIG.fits(COLOR, (320, 200), "it")
+    with pytest.raises(SourceError, match="1280x964"):  # by a few pixels: its lens would refuse each frame
+        RIG.fits((1280, 964), DEPTH, "it")
     assert not replace(RIG, depth=RIG.color).registered
