@@ -50,6 +50,7 @@ exit codes: 0 ok, 1 internal error, 2 usage, or views that make no calibration, 
   130 interrupted (Ctrl-C)
 """
 SYNTHETIC_VIEWS = 60
+USE = "python -m realtime.run --camera 0"
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
@@ -128,7 +129,9 @@ def run(config: Config, console: Console) -> int:
         _write_map(config.map, coverage, kept, found, verdict.words)
     _report(console, found, kept, coverage)
     say(console, verdict.words, "bold")
-    say(console, f"written: {config.out}; use it: python -m realtime.run --camera 0 --calib {config.out}")
+    made = config.images is None and config.source == "synthetic"
+    use = "this lens is a generated one and fits no camera" if made else f"use it: {USE} --calib {config.out}"
+    say(console, f"written: {config.out}; {use}")
     return 0
 
 

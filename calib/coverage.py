@@ -123,7 +123,8 @@ class Coverage:
         if max(sizes) < 0.45:
             return "bring the board nearer, until it fills half of the picture"
         if len(self.stances) < VIEWS:
-            return f"{VIEWS - len(self.stances)} more views, each a little different"
+            left = VIEWS - len(self.stances)
+            return f"{left} more {'view' if left == 1 else 'views'}, each a little different"
         return None
 
     def text(self) -> str:
