@@ -26,6 +26,7 @@ from calib.live import Capture, Told, play, until
 from calib.map_picture import draw_map
 from calib.verdict import LEAST_VIEWS, Verdict, check_coverage, check_fit, check_views, judge, unsure_percent
 from calib.views import Finder, Reading, View, list_pictures, read_folder
+from calib.written import say
 from realtime.command import run_command
 from realtime.errors import UsageError
 from realtime.feed import Source
@@ -133,11 +134,6 @@ def run(config: Config, console: Console) -> int:
     use = "this lens is a generated one and fits no camera" if made else f"use it: {USE} --calib {config.out}"
     say(console, f"written: {config.out}; {use}")
     return 0
-
-
-def say(console: Console, text: str, style: str = "") -> None:
-    """Prints a line as it is: neither cut at the terminal's width, which breaks paths, nor read for markup."""
-    console.print(text, style=style or None, soft_wrap=True, markup=False)
 
 
 def document(

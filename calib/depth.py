@@ -24,6 +24,7 @@ from calib.outliers import without_outliers
 from calib.pairs import Seen, join, match, read_pairs
 from calib.stereo import Pair, Stereo
 from calib.views import View
+from calib.written import say
 from realtime.calibration import load_calibration
 from realtime.command import run_command
 from realtime.errors import SourceError, UsageError
@@ -100,9 +101,9 @@ def run(config: Config, console: Console) -> int:
     if config.picture is not None:
         _draw(config.picture, str(config.source), rig, console)
     written.write_document(config.out, document)
-    console.print(f"[bold]{verdict}[/bold]" if console.is_terminal else verdict)
+    say(console, verdict, "bold")
     of = config.source or "depth:SOURCE"
-    console.print(f"written: {config.out}; use it: python -m realtime.run --source {of} --calib {config.out}")
+    say(console, f"written: {config.out}; use it: python -m realtime.run --source {of} --calib {config.out}")
     return 0
 
 
@@ -132,7 +133,7 @@ def _measured(
         task = progress.add_task("looking for the board", total=len(files))
         seen = read_pairs(files, board, lambda done, of: progress.update(task, completed=done, total=of))
         for one in seen.left_out:
-            console.print(f"left out {one.name}: {one.why}")
+            say(console, f"left out {one.name}: {one.why}")
         _enough(seen)
         progress.update(task, description="fitting the lenses", completed=0, total=3)
         lenses = (
@@ -147,7 +148,7 @@ def _measured(
         hold_out_px = stereo.hold_out(pairs, *lenses)
         progress.update(task, completed=3)
     for pair, error in out:
-        console.print(f"left out {pair.name}: it contradicts the others ({error:.1f} px); did the board move?")
+        say(console, f"left out {pair.name}: it contradicts the others ({error:.1f} px); did the board move?")
     refuse(found, hold_out_px)
     table = Table("pair", "corners", "error px")
     for pair, error in zip(pairs, found.errors, strict=True):
@@ -277,7 +278,7 @@ def _draw(path: Path, source: str, rig: Rig, console: Console) -> None:
     rig.fits((width, height), (columns, rows), source)
     shown, laid = which_lies_where(rig, frame.image, frame.depth)
     written.write(path, vision.write_picture(shown), "--picture")
-    console.print(f"{path}: edges of depth (yellow) must follow those of things; {share_covered(laid):.0%} has depth")
+    say(console, f"{path}: edges of depth (yellow) must follow those of things; {share_covered(laid):.0%} has depth")
 
 
 def main() -> int:

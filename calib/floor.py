@@ -22,6 +22,7 @@ from calib.floor_fit import Found, find_floor
 from calib.floor_orientation import TRIED_FPS, TRIED_S, best_turn, smaller
 from calib.floor_picture import side_view
 from calib.floor_words import verdict
+from calib.written import say
 from realtime.calibration import Calibration, load_calibration
 from realtime.command import run_command
 from realtime.errors import UsageError
@@ -112,10 +113,10 @@ def run(config: Config, console: Console) -> int:
     written.write_document(config.out, document(found, orientation, words))
     if config.picture is not None:
         written.write(config.picture, side_view(bodies, found, words[0]), "--picture")
-        console.print(f"written: {config.picture}")
+        say(console, f"written: {config.picture}")
     for line in words:
-        console.print(line, style="bold" if line is words[0] else None)
-    console.print(f"written: {config.out}; use it: python -m realtime.run --camera 0 --calib {config.out}")
+        say(console, line, "bold" if line is words[0] else "")
+    say(console, f"written: {config.out}; use it: python -m realtime.run --camera 0 --calib {config.out}")
     return 0
 
 

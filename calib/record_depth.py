@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from calib.written import say
 from realtime.calibration import load_calibration
 from realtime.command import run_command
 from realtime.depth_recording import DepthWriter
@@ -108,8 +109,8 @@ def _write(config: Config, rig: Rig | None, fps: float, sights: Iterator[Sight],
     if not writer.count:
         raise LineError(f"{config.source} gave no picture; try python -m realtime.run --source {config.source} --check")
     how = "its lenses stated in it" if rig is not None else "nothing is known of its lenses: measure with calib.depth"
-    console.print(f"written: {config.out}, {writer.count} frames, {deep} with depth, {how}")
-    console.print(f"play it: python -m realtime.run --source depth:{config.out}")
+    say(console, f"written: {config.out}, {writer.count} frames, {deep} with depth, {how}")
+    say(console, f"play it: python -m realtime.run --source depth:{config.out}")
 
 
 def synthetic_rig() -> Rig:

@@ -30,7 +30,7 @@ from calib.rejecting import Fitted, fit_rejection, fit_temperature
 from calib.scored import Played, play_labelled, play_nothing, tempered, windows_of
 from calib.telling import action_table, confusion_table, summary, verdict
 from calib.threshold_file import content
-from calib.written import check_free, write_document
+from calib.written import check_free, say, write_document
 from realtime.backends import open_engine
 from realtime.bundle import Bundle, default_bundle
 from realtime.bundles import load_first
@@ -235,9 +235,9 @@ def run(config: Config, console: Console) -> int:
     console.print(action_table(bundle, found))
     if found.confused:
         console.print(confusion_table(found))
-    console.print(summary(found, made, own), markup=False, soft_wrap=True)
-    console.print(verdict(found, config.false_per_hour, bundle, played), markup=False, soft_wrap=True)
-    console.print(f"next: python -m realtime.run --camera 0 --calib {config.out}", markup=False, soft_wrap=True)
+    say(console, summary(found, made, own))
+    say(console, verdict(found, config.false_per_hour, bundle, played))
+    say(console, f"next: python -m realtime.run --camera 0 --calib {config.out}")
     return 0
 
 

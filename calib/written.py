@@ -1,4 +1,4 @@
-"""The one small file that each tool of calib/ writes."""
+"""The one small file that each tool of calib/ writes, and the lines that tell of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from realtime.errors import UsageError
 
@@ -36,3 +38,8 @@ def write(path: Path, content: bytes, flag: str = "--out") -> None:
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """A calibration as JSON that people can read."""
     write(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Prints a line as it is: neither cut at the terminal's width, which breaks paths, nor read for markup."""
+    console.print(text, style=style or None, soft_wrap=True, markup=False)
