@@ -1,10 +1,15 @@
 """Fixtures that tests of every folder use."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 import realtime  # noqa: F401 - before ONNX Runtime, whose telemetry it keeps off
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and so would be the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
