@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from rich.console import Console
 from torch import Tensor
 
@@ -22,17 +23,19 @@ from realtime.errors import UsageError
 from realtime.features import PAIR_STREAMS, channels, features
 from realtime.skeleton import CORE_16
 from train.data import read
+from train.data.clip import Recording
 from train.data.prepared import load
 from train.data.splits import split
 from train.distributed import Ranks
 from train.feeder import FRAMES, Feeder
 from train.pairs import PairPool
 from train.pool import Pool, draw, weights
-from train.settings import Config
+from train.settings import LiveSettings
 from train.sources import Source, of_subjects, parse_held_out, parse_shares, parse_sources
 from train.synthesis import synthetic_recordings
 from train.vocabulary import CLASSES, PAIR_CLASSES
 
+POOLED = "pooled"  # sets together, as one
 LIVE_STREAMS = ("joint", "bone", "motion")
 USUAL_SPLIT = {"nw_ucla": "xview", "sbu": "fold1"}  # xsub for every other set
 TEST_BATCH = 256
@@ -44,35 +47,52 @@ class LiveBatches:
     split, layout = "held_out", CORE_16
     bodies = 1  # of the network's input: a pair's two are channels side by side
 
-    def __init__(self, config: Config, device: torch.device, console: Console) -> None:
+    def __init__(self, config: LiveSettings, device: torch.device, console: Console) -> None:
         self.config, self.device = config, device
         pairs = config.bodies == 2
-        self.data = "interactions" if pairs else "pooled"
+        self.data = "interactions" if pairs else POOLED
         self.classes = PAIR_CLASSES if pairs else CLASSES
         self.streams = config.streams or (LIVE_STREAMS + PAIR_STREAMS if pairs else LIVE_STREAMS)
         self.channels, self.frames = channels(self.streams), config.window or 64
         self.fps = config.fps
-        self.pool, self.held = load_pool(config, console)
+        generated = synthetic_recordings(config.synthetic, config.seed)
+        self.pool, self.held = load_pool(config.data, config.held_out, self.fps, console, config.bodies, generated)
         self.chances = weights(self.pool, parse_shares(config.share))
         self.steps = config.draws // config.batch
 
     def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch; this rank's rows of each."""
-        config, part = self.config, ranks.part(self.config.batch)
+        part = ranks.part(self.config.batch)
+        for picked, rng in self.picked(number):
+            joints, labels = draw(self.pool, picked, self.frames, rng, self.config.strength)
+            yield self.inputs(joints[part]), torch.from_numpy(labels[part]).to(self.device)
+
+    def picked(self, number: int) -> Iterator[tuple[np.ndarray, Generator]]:
+        """Units by number of an epoch's batches, and what to draw their windows with."""
+        config = self.config
         rng = np.random.default_rng([config.seed, number])
         order = rng.choice(len(self.chances), config.draws, p=self.chances)
         for step in range(self.steps):
-            picked = order[step * config.batch : (step + 1) * config.batch]
-            joints, labels = draw(self.pool, picked, self.frames, rng, config.strength)
-            made = features(joints[part], np.ones(joints[part].shape[:-1], np.float32), self.streams)
-            yield torch.from_numpy(made).unsqueeze(-1).to(self.device), torch.from_numpy(labels[part]).to(self.device)
+            yield order[step * config.batch : (step + 1) * config.batch], rng
+
+    def inputs(self, joints: np.ndarray) -> Tensor:
+        """Network inputs (N, C, T, V, 1) of windows."""
+        made = features(joints, np.ones(joints.shape[:-1], np.float32), self.streams)
+        return torch.from_numpy(made).unsqueeze(-1).to(self.device)
 
 
-def load_pool(config: Config, console: Console) -> tuple[Pool, list[Source]]:
+def load_pool(
+    data: Sequence[str],
+    held_out: Sequence[str],
+    fps: float,
+    console: Console,
+    bodies: int = 1,
+    generated: Iterable[Recording] = (),
+) -> tuple[Pool, list[Source]]:
     """The training pool without the held-out subjects, and the held-out part of each set."""
-    sources = parse_sources(config.data)
-    held = parse_held_out(config.held_out, [source.name for source in sources])
-    pool: Pool = PairPool(config.fps) if config.bodies == 2 else Pool(config.fps)
+    sources = parse_sources(data)
+    held = parse_held_out(held_out, [source.name for source in sources])
+    pool: Pool = PairPool(fps) if bodies == 2 else Pool(fps)
     kept = []
     for source in sources:
         started, before = time.monotonic(), len(pool.units)
@@ -83,8 +103,7 @@ def load_pool(config: Config, console: Console) -> tuple[Pool, list[Source]]:
                       f"{len(out)} held out ({time.monotonic() - started:.0f} s)")  # fmt: skip
     if not sources:
         console.print("no --data and no --prepared: training on generated people alone")
-    if config.synthetic:
-        pool.add(synthetic_recordings(config.synthetic, config.seed))
+    pool.add(generated)
     if not pool.units:
         raise UsageError("nothing to train on; name data sets with --data NAME:PATH or keep --synthetic above 0")
     return pool, kept

@@ -7,6 +7,7 @@ R rows in all, V joints, N windows, T frames, K classes.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Pool:
         self.fps = fps
         self.units: list[Unit] = []
         self._parts: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []  # where the root was, of one person's rows
         self._rows = 0
         self._of: dict[str, list[int]] = {}  # data set -> numbers of its units, once the pool is complete
 
@@ -88,12 +90,29 @@ class Pool:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
 
+    def person(self, unit: Unit) -> np.ndarray:
+        """Joints (R, V, 3) of a unit's own rows where the sensor saw them, root and all; not of a pool of pairs."""
+        if len(self._places) > 1:
+            self._places = [np.concatenate(self._places)]
+        part = slice(unit.start, unit.stop)
+        return self.rows()[part] + self._places[0][part, None]
+
+    def names(self) -> list[str]:
+        """A name for each unit, then one for the mirror image of each: by these knowledge of them is found again."""
+        names = [f"{i:06d} {u.data} rows {u.start} to {u.stop}" for i, u in enumerate(self.units)]
+        return names + [f"{name}, mirrored" for name in names]
+
+    def digest(self) -> str:
+        """Hex digest of all rows."""
+        return hashlib.sha256(self.rows().tobytes()).hexdigest()
+
     def _take(self, item: Clip | Recording, start_ns: int, rows: np.ndarray) -> None:
         low, high = self._rows, self._rows + len(rows)
         units = self._clip_units(item, low, high) if isinstance(item, Clip) else self._cut(item, start_ns, low, high)
         if not units:
             return
         self._parts.append(rows - rows[:, [CORE_16.root]])
+        self._places.append(rows[:, CORE_16.root])
         self._rows = high
         self.units += units
 
@@ -138,10 +157,15 @@ class Pool:
         return units
 
 
-def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator) -> tuple[float, float]:
-    """Where a window of this unit ends (in rows) and the share of full label that it earns."""
+def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator, whole: bool) -> tuple[float, float]:
+    """Where a window of this unit ends (in rows) and the share of full label that it earns.
+
+    whole: the unit is in sight, or as much of it as a window holds.
+    """
     size = unit.stop - unit.start
     need = min(size, length * pace)
+    if whole:
+        return float(rng.uniform(max(unit.start + need, unit.stop - 4), unit.stop + 4)), 1.0
     if unit.action == 0:
         return float(rng.uniform(min(unit.start + 0.3 * fps, unit.stop), unit.stop)), 1.0
     if unit.data in RESTING_START and rng.random() < 0.1:
@@ -188,37 +212,51 @@ def draw(
 
     Of a pool of pairs the windows are (N, T, 2, V, 3).
     """
+    windows, flips, shares = views(pool, picked, length, rng, strength)
+    classes = pool.classes
+    labels = np.zeros((len(picked), len(classes)), np.float32)
+    for i, number in enumerate(picked):
+        action = pool.units[number].action
+        if flips[i]:
+            action = classes.index(MIRRORED.get(classes[action], classes[action]))
+        labels[i, action] += shares[i]
+        labels[i, 0] += 1 - shares[i]
+    return windows, labels
+
+
+def views(
+    pool: Pool, picked: np.ndarray, length: int, rng: Generator, strength: float = 1.0, whole: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One random window of each picked unit as by `draw`; whether it is mirrored, and the share of its label (N,).
+
+    whole: windows that have the unit in sight, or as much of it as they hold, for what is said of it as a whole.
+    """
     n = len(picked)
     first, second = np.empty((2, n, length), np.int64)
     part = np.empty((n, length), np.float32)
-    classes = pool.classes
-    labels = np.zeros((n, len(classes)), np.float32)
+    shares = np.empty(n)
     flips = rng.random(n) < 0.5
     for i, number in enumerate(picked):
         unit = pool.units[number]
         pace = float(np.exp(strength * rng.uniform(-0.5, 0.5)))
-        end, share = _ends(unit, length, pace, pool.fps, rng)
+        end, shares[i] = _ends(unit, length, pace, pool.fps, rng, whole)
         warp = np.cumsum(np.exp(0.2 * strength * np.sin(np.linspace(0, 3, length) + rng.uniform(0, 6.3))))
         back = (warp[-1] - warp) / (warp[-1] - warp[0]) * (length - 1) * pace
         first[i], second[i], part[i] = _places(unit, pool.neighbour(unit, rng), end - back, pool.fps, rng)
-        action = unit.action
-        if flips[i]:
-            action = classes.index(MIRRORED.get(classes[action], classes[action]))
-        labels[i, action] += share
-        labels[i, 0] += 1 - share
     rows = pool.rows()
     weight = part.reshape(*part.shape, *(1,) * (rows.ndim - 1))
     windows = rows[first] * (1 - weight) + rows[second] * weight
     windows[flips] = mirror(windows[flips])
-    return (augment if windows.ndim == 4 else augment_pair)(windows, rng, strength), labels
+    return (augment if windows.ndim == 4 else augment_pair)(windows, rng, strength), flips, shares
 
 
-def weights(pool: Pool, share: dict[str, float]) -> np.ndarray:
+def weights(pool: Pool, share: dict[str, float], labels: bool = True) -> np.ndarray:
     """Chance of each unit to be drawn: sets by `share` (1 where not named), classes of a set by the root of their size.
 
-    Returns (U,), summing to 1. Raises UsageError where every set's share is 0.
+    labels: False leaves classes out of it, each unit of a set has the same chance. Returns (U,), summing to 1.
+    Raises UsageError where every set's share is 0.
     """
-    keys = [(unit.data, unit.action) for unit in pool.units]
+    keys = [(unit.data, unit.action if labels else 0) for unit in pool.units]
     sizes = Counter(keys)
     raw = np.array([sizes[key] ** -0.5 for key in keys])
     data = np.array([unit.data for unit in pool.units])

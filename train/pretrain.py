@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 
 from realtime.command import run_command
 from realtime.errors import UsageError
-from train import checkpoint, compose, knowledge_folder, loop
-from train.batches import PreparedBatches
+from train import checkpoint, compose, loop
 from train.c2vl import C2VL, Encoders, Inter, Losses, Teacher
 from train.device import hardware
 from train.distributed import Ranks
+from train.knowing import LiveKnowledge, PreparedKnowledge
 from train.learner import Learner
-from train.settings import Backbone
+from train.settings import LIVE_ONLY, Backbone, check_live, flag, refuse
 from train.settings import Config as Recogniser
 
 PROGRAM = "train.pretrain"
@@ -33,20 +32,26 @@ EXAMPLES = """examples:
   python -m train.pretrain --out runs/c2vl --resume
   python -m train.probe runs/c2vl --protocol linear
   torchrun --nproc-per-node 4 -m train.pretrain --prepared prepared/ntu60 --knowledge knowledge/ntu60 --out runs/four
+live windows, for a bundle:
+  python -m train.knowledge describe --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 --out knowledge/live
+  python -m train.pretrain --data nw_ucla:DIR utd_mhad:DIR --held-out nw_ucla:9,10 --knowledge knowledge/live \
+      --backbone graphnet --batch 128 --epochs 20 --schedule cosine --out runs/live-c2vl
 plain InfoNCE: --beta 0 --alpha-first 1 --alpha-last 1; intra-modal targets alone: --alpha-first 1 --alpha-last 1;
 inter-modal targets alone: --alpha-first 0 --alpha-last 0; without self-distillation: --teacher self
 """
 _SHARES = ("beta", "inter_share", "alpha_first", "alpha_last", "ema")
 _NOT_NEGATIVE = (
     *("intra_temperature", "cross_temperature", "diagonal_temperature", "lr", "weight_decay", "warm_up"),
-    *("seed", "threads", "window"),
+    *("seed", "threads", "window", "strength"),
 )
-_FROM_ONE = ("epochs", "batch", "repeat", "dim", "groups")
+_FROM_ONE = ("epochs", "batch", "repeat", "draws", "dim", "groups")
+_PREPARED_ONLY = ("split", "repeat", "augment")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Pre-train a skeleton encoder by C²VL on the training clips of a prepared set; their labels are not looked at.
+    """Pre-train a skeleton encoder by C²VL on the training clips of a prepared set (--prepared), or on live windows of
+    pooled sets (--data); labels are not looked at, but for where sets of long recordings are cut.
 
     What the paper leaves open is a setting here (docs/method.md says which). `train.fit --init` and `train.probe` take
     the run from there. One stream a run: the three streams of the paper are three runs.
@@ -56,14 +61,26 @@ class Config:
     """Run folder: config, metrics, curves, weights."""
     prepared: Path | None = None
     """A set's folder made by train.prepare."""
+    data: tuple[str, ...] = ()
+    """Live windows, as train.fit takes them: data sets as NAME:PATH (PATH is the folder of the published files)."""
+    held_out: tuple[str, ...] = ()
+    """Subjects kept out, as NAME:S1,S2."""
+    share: tuple[str, ...] = tuple(share for share in Recogniser.share if not share.startswith("synthetic"))
+    """How often a set is drawn from, as NAME:WEIGHT; 1 where not named."""
+    draws: int = Recogniser.draws
+    """Live windows an epoch."""
+    strength: float = Recogniser.strength
+    """Scale of every augmentation of live windows; 0 for none."""
+    fps: float = Recogniser.fps
+    """Frame rate of a live window."""
     knowledge: Path | None = None
     """Folder made by train.knowledge: what vision and language say of each clip."""
     use: tuple[str, ...] = ()
     """Which of language and vision; all that the folder has where not given."""
     split: str = ""
     """Its training clips are learned from; the set's usual split where not given."""
-    streams: tuple[str, ...] = ("joint",)
-    """joint, bone, joint_motion or bone_motion; several are fused early."""
+    streams: tuple[str, ...] = ()
+    """Prepared: joint (as usual), bone, joint_motion, bone_motion. Live: joint bone motion. Several are fused early."""
     backbone: Backbone = "stgcn"
     """Skeleton encoder. The paper's is ST-GCN of unstated width: stgcn has 64 channels at first, stgcn-edge 32."""
     widths: tuple[int, ...] = Recogniser.widths
@@ -132,80 +149,42 @@ class Config:
         """Nothing is set aside, for nothing is chosen."""
         return 0.0
 
+    @property
+    def bodies(self) -> int:
+        """A live window is of one person."""
+        return 1
+
+    @property
+    def synthetic(self) -> int:
+        """Generated people are left out: they are of the seed, and what is said of clips is not."""
+        return 0
+
 
 def check(config: Config) -> None:
     """UsageError for settings that no pre-training can run with."""
-    if config.prepared is None or config.knowledge is None:
-        raise UsageError("pre-training takes a prepared set and what is said of its clips: --prepared and --knowledge")
+    if (config.prepared is None) == (not config.data) or config.knowledge is None:
+        raise UsageError(
+            "pre-training takes clips and what is said of them: --prepared or --data, one of the two, and --knowledge"
+        )
     for name in _FROM_ONE:
         if getattr(config, name) < 1:
-            raise UsageError(f"{_flag(name)} must be at least 1, got {getattr(config, name)}")
+            raise UsageError(f"{flag(name)} must be at least 1, got {getattr(config, name)}")
     for name in _SHARES:
         if not 0 <= getattr(config, name) <= 1:
-            raise UsageError(f"{_flag(name)} must be a share in [0, 1], got {getattr(config, name)}")
+            raise UsageError(f"{flag(name)} must be a share in [0, 1], got {getattr(config, name)}")
     for name in _NOT_NEGATIVE:
         if not 0 <= getattr(config, name) < float("inf"):
-            raise UsageError(f"{_flag(name)} must be a number from 0 on, got {getattr(config, name)}")
+            raise UsageError(f"{flag(name)} must be a number from 0 on, got {getattr(config, name)}")
     if config.batch < 2:
         raise UsageError("--batch must be at least 2: a clip is told apart from the others of its batch")
+    if config.prepared is not None:
+        refuse(config, (*LIVE_ONLY, "draws"), "are for live windows (--data), not for --prepared")
+    else:
+        refuse(config, _PREPARED_ONLY, "are for --prepared; live windows take --held-out, --draws and --strength")
+        check_live(config)
     unknown = set(config.use) - {"language", "vision"}
     if unknown:
         raise UsageError(f"--use takes language and vision, got {', '.join(sorted(unknown))}")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-class KnowledgeBatches(PreparedBatches):
-    """The training clips of a prepared set of which something is known, each with its knowledge, on the device.
-
-    knowledge: "language", "vision" -> (N, D) unit rows, one for each clip of the set; zeros for clips left out.
-    """
-
-    def __init__(self, config: Config, device: torch.device, console: Console) -> None:
-        super().__init__(config, device, console)
-        assert config.knowledge is not None
-        folder = knowledge_folder.load(config.knowledge, verify=not config.resume)
-        if folder.data not in ("", self.data):
-            raise UsageError(f"{config.knowledge} is of {folder.data}, the prepared set is {self.data}; name its own")
-        rows = folder.rows(self.names[self.train])
-        there = {"language": folder.language, "vision": folder.vision}
-        chosen = {name: array for name, array in there.items()
-                  if (name in config.use if config.use else array is not None)}  # fmt: skip
-        lacking = [name for name, array in chosen.items() if array is None]
-        if lacking:
-            raise UsageError(f"{config.knowledge} has no {lacking[0]}; leave it out of --use")
-        made = folder.about.get("made", {})
-        self.encoder = {name: str(made.get(f"{name}.npy", {}).get("encoder", "")) for name in chosen}
-        self.sha256 = {name: folder.about["sha256"][f"{name}.npy"] for name in chosen}
-        self.knowledge: dict[str, Tensor] = {}
-        known = np.ones(len(rows), bool)
-        for name, array in chosen.items():
-            assert array is not None
-            known &= array[rows].any(axis=1)
-            whole = np.zeros((len(self.names), array.shape[1]), np.float32)
-            whole[self.train] = array[rows]
-            self.knowledge[name] = torch.from_numpy(whole).to(device)
-        self.augment = config.augment
-        self.unknown = int((~known).sum())
-        self.train = self.train[known]
-        if not len(self.train):
-            raise UsageError(f"{config.knowledge} says nothing of any training clip; make it of this prepared set")
-        self.steps = max(len(self.train) * config.repeat // config.batch, 1)
-        left_out = f"; {self.unknown} of which nothing is known are left out" if self.unknown else ""
-        console.print(f"{' and '.join(chosen)} of {len(self.train)} of them{left_out}")
-
-    def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Any, ...]]:
-        """Batches (x (N, C, T, V, M), knowledge name -> (N, D)) of an epoch; this rank's rows of each."""
-        part = ranks.part(self.config.batch)
-        for step, picked in self.picked(number):
-            mine = torch.from_numpy(picked[part]).to(self.device)
-            if self.augment:
-                x = self.views(picked, number, step)[part]
-            else:
-                x = self.feeder.test(mine)
-            yield x, {name: rows[mine] for name, rows in self.knowledge.items()}
 
 
 class Pretrainer(Learner):
@@ -214,14 +193,17 @@ class Pretrainer(Learner):
     falls = ((13, 15), (14, 15))
     network: C2VL
 
-    def __init__(self, config: Config, batches: KnowledgeBatches, device: torch.device, ranks: Ranks) -> None:
+    def __init__(
+        self, config: Config, batches: LiveKnowledge | PreparedKnowledge, device: torch.device, ranks: Ranks
+    ) -> None:
         torch.manual_seed(config.seed)
-        widths = {name: rows.shape[1] for name, rows in batches.knowledge.items()}
+        known = batches.known
+        widths = {name: rows.shape[1] for name, rows in known.rows.items()}
         model: dict[str, Any] = {
             "method": "c2vl", "layout": batches.layout.name, "backbone": config.backbone, "channels": batches.channels,
             "bodies": batches.bodies, "widths": list(config.widths), "groups": config.groups,
             "streams": list(batches.streams), "window": batches.frames, "fps": batches.fps, "data": batches.data,
-            "split": batches.split, "knowledge": widths, "encoder": batches.encoder, "sha256": batches.sha256,
+            "split": batches.split, "knowledge": widths, "encoder": known.encoder, "sha256": known.sha256,
         }  # fmt: skip
         backbone = compose.backbone(model)
         encoders = Encoders(backbone, widths, config.dim, config.learn_temperature)
@@ -260,7 +242,8 @@ def pretrain(config: Config, console: Console) -> None:
 
 
 def _pretrain(config: Config, device: torch.device, here: Ranks, console: Console) -> None:
-    batches = KnowledgeBatches(config, device, console)
+    source = LiveKnowledge if config.prepared is None else PreparedKnowledge
+    batches: LiveKnowledge | PreparedKnowledge = source(config, device, console)
     learner = Pretrainer(config, batches, device, here)
     log = loop.train(learner, console, lambda number: {})
     if log is None:
@@ -272,13 +255,16 @@ def _pretrain(config: Config, device: torch.device, here: Ranks, console: Consol
         "method": "c2vl", "backbone": config.backbone, "knowledge": learner.model["knowledge"],
         "encoder": learner.model["encoder"], "data": batches.data, "split": batches.split,
         "stream": "+".join(batches.streams), "seed": config.seed, "epochs": config.epochs,
-        "clips": len(batches.train), "clips_without_knowledge": batches.unknown, "loss": last["loss"],
+        "clips": batches.known.clips, "clips_without_knowledge": batches.known.unknown, "loss": last["loss"],
         "found": last["found"], "temperature": last["temperature"],
         "parameters": sum(p.numel() for p in learner.network.encoders.backbone.parameters()),
         "clips_per_s": float(np.median(paces)), "hardware": hardware(device),
     })  # fmt: skip
+    then = f"look at it with: python -m train.probe {config.out} --protocol linear"
+    if config.prepared is None:
+        then = f"train from it with: python -m train.fit --init {config.out} --backbone {config.backbone} --data ..."
     console.print(f"{config.out}: loss {last['loss']:.4g}; {last['found']:.1%} of skeletons find their own knowledge "
-                  f"in their batch; look at it with: python -m train.probe {config.out} --protocol linear")  # fmt: skip
+                  f"in their batch; {then}", markup=False)  # fmt: skip
 
 
 def run(config: Config, console: Console) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import tyro
 
@@ -30,11 +30,12 @@ _NOT_NEGATIVE = (
     *("weight_decay", "lr", "interaction_lr", "context_lr", "tune_text", "warm_up", "seed", "threads"),
     *("synthetic", "window"),
 )
+_SHARES = ("validation", "dropout", "attention_dropout", "smoothing")
 _FROM_ONE = (
     *("epochs", "draws", "batch", "groups", "evaluate_every", "repeat", "contexts", "parallel_contexts"),
     *("refresh_text", "hardest"),
 )
-_LIVE_ONLY = ("data", "held_out", "share", "strength", "fps", "bodies")
+LIVE_ONLY = ("data", "held_out", "share", "strength", "fps", "bodies")
 _PREPARED_ONLY = ("split", "repeat", "validation", "best_on")
 
 
@@ -167,13 +168,16 @@ class Config:
     """Continue the run in `out` with the settings it was started with; on a CPU it equals an uninterrupted run."""
 
 
-def _refuse(config: Config, names: tuple[str, ...], why: str) -> None:
-    changed = [_flag(name) for name in names if getattr(config, name) != Config.__dataclass_fields__[name].default]
+def refuse(config: Any, names: tuple[str, ...], why: str) -> None:
+    """UsageError for settings among `names` that are not as they are by default."""
+    changed = [flag(one.name) for one in fields(config)
+               if one.name in names and getattr(config, one.name) != one.default]  # fmt: skip
     if changed:
         raise UsageError(f"{', '.join(changed)} {why}")
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """A setting as the command line spells it."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -181,37 +185,65 @@ def check(config: Config) -> None:
     """UsageError for settings that no training can run with."""
     for name in _FROM_ONE:
         if getattr(config, name) < 1:
-            raise UsageError(f"{_flag(name)} must be at least 1, got {getattr(config, name)}")
-    for name in ("validation", "dropout", "attention_dropout", "smoothing"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UsageError(f"{_flag(name)} must be a share in [0, 1), got {getattr(config, name)}")
-    for name in _NOT_NEGATIVE:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UsageError(f"{_flag(name)} must be a number from 0 on, got {getattr(config, name)}")
+            raise UsageError(f"{flag(name)} must be at least 1, got {getattr(config, name)}")
+    for names, most, said in ((_SHARES, 1, "a share in [0, 1)"), (_NOT_NEGATIVE, math.inf, "a number from 0 on")):
+        for name in names:
+            if not 0 <= getattr(config, name) < most:
+                raise UsageError(f"{flag(name)} must be {said}, got {getattr(config, name)}")
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
-            raise UsageError(f"{_flag(name)} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
+            raise UsageError(f"{flag(name)} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}")
     unfit = [width for width in config.widths if width < 1 or width % 4 or width % config.groups]
     if unfit or not config.widths:
         raise UsageError(f"--widths must be multiples of 4 and of --groups {config.groups}, got {unfit or 'none'}")
-    if config.prepared is None:
-        _check_live(config)
-    elif config.data:
-        raise UsageError("--prepared is one set by its published protocol, --data live windows; give one of them")
-    else:
-        _refuse(config, _LIVE_ONLY, "are for live windows (--data), not for --prepared")
-
-
-def _check_live(config: Config) -> None:
-    _refuse(config, _PREPARED_ONLY, "are for --prepared; live windows take --held-out and --draws")
-    if config.draws < config.batch:
-        raise UsageError(f"--draws {config.draws} fills no batch of {config.batch}; raise --draws or lower --batch")
-    if config.bodies not in (1, 2):
-        raise UsageError(f"--bodies must be 1 or 2, got {config.bodies}")
     if config.bodies == 2 and config.method != "ce":
         raise UsageError(
             f"--bodies 2 learns from labels alone, there are no texts for it: --method ce, not {config.method}"
         )
+    if config.prepared is None:
+        refuse(config, _PREPARED_ONLY, "are for --prepared; live windows take --held-out and --draws")
+        check_live(config)
+    elif config.data:
+        raise UsageError("--prepared is one set by its published protocol, --data live windows; give one of them")
+    else:
+        refuse(config, LIVE_ONLY, "are for live windows (--data), not for --prepared")
+
+
+class LiveSettings(Protocol):
+    """The settings of live windows."""
+
+    @property
+    def data(self) -> tuple[str, ...]: ...
+    @property
+    def held_out(self) -> tuple[str, ...]: ...
+    @property
+    def share(self) -> tuple[str, ...]: ...
+    @property
+    def bodies(self) -> int: ...
+    @property
+    def synthetic(self) -> int: ...
+    @property
+    def streams(self) -> tuple[str, ...]: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def draws(self) -> int: ...
+    @property
+    def strength(self) -> float: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def check_live(config: LiveSettings) -> None:
+    """UsageError for settings that no live windows can be drawn with."""
+    if config.draws < config.batch:
+        raise UsageError(f"--draws {config.draws} fills no batch of {config.batch}; raise --draws or lower --batch")
+    if config.bodies not in (1, 2):
+        raise UsageError(f"--bodies must be 1 or 2, got {config.bodies}")
     if not 0 < config.fps < math.inf:
         raise UsageError(f"--fps must be above 0, got {config.fps}")
     if config.streams:

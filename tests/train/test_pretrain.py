@@ -23,8 +23,9 @@ from tests.train.tiny_texts import tiny_encoder
 from train import checkpoint, compose, outcome, pretrained
 from train.distributed import Ranks
 from train.fit import fit
+from train.knowing import PreparedKnowledge
 from train.learner import Learner, rate, under
-from train.pretrain import Config, KnowledgeBatches, Pretrainer, main, pretrain
+from train.pretrain import Config, Pretrainer, main, pretrain
 
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +108,7 @@ def test_a_teacher_that_is_an_average_moves_with_the_steps_of_a_run(tmp_path, se
     config = settings(tmp_path / "run", *sets, teacher="ema", ema=0.5)
     pretrain(config, QUIET)
     tensors = load_file(config.out / "last.safetensors")
-    first = Pretrainer(config, KnowledgeBatches(config, CPU, QUIET), CPU, Ranks()).network.encoders
+    first = Pretrainer(config, PreparedKnowledge(config, CPU, QUIET), CPU, Ranks()).network.encoders
     name = "project.weight"
     taught, learned, start = (
         tensors[f"network.teacher.{name}"],
@@ -171,7 +172,7 @@ def test_a_clip_comes_with_what_is_said_of_it_also_in_another_order_and_clips_of
 ):
     prepared, _ = sets
     folder = knowledge_of(prepared, tmp_path / "few", nothing_of=(0, 1, 2, 30))  # clips 2 of 3 are for testing
-    batches = KnowledgeBatches(settings(tmp_path, prepared, folder), CPU, QUIET)
+    batches = PreparedKnowledge(settings(tmp_path, prepared, folder), CPU, QUIET)
     assert len(batches.train) == 37 and batches.unknown == 3 and batches.steps == 2
     for (_, knowledge), (_, picked) in zip(batches.epoch(1, Ranks()), batches.picked(1), strict=True):
         assert not {0, 1, 30} & set(picked.tolist())
@@ -183,7 +184,7 @@ def test_a_clip_comes_with_what_is_said_of_it_also_in_another_order_and_clips_of
 
 
 def test_without_augmentation_a_clip_looks_as_it_is_tested(tmp_path, sets):
-    batches = KnowledgeBatches(settings(tmp_path, *sets, augment=False), CPU, QUIET)
+    batches = PreparedKnowledge(settings(tmp_path, *sets, augment=False), CPU, QUIET)
     (x, _), (_, picked) = next(batches.epoch(0, Ranks())), next(batches.picked(0))
     assert torch.equal(x, next(batches.inputs(picked)))
 

@@ -81,7 +81,7 @@ def test_a_slip_in_held_out_subjects_trains_on_nobody(ucla, tmp_path, monkeypatc
 
 def test_held_out_subjects_are_compared_as_numbers_and_add_up(ucla, tmp_path):
     config = tiny(tmp_path, synthetic=0, data=(ucla,), held_out=("nw_ucla:06", "nw_ucla: 10"))
-    pool, (kept,) = load_pool(config, QUIET)
+    pool, (kept,) = load_pool(config.data, config.held_out, config.fps, QUIET)
     assert len(pool.units) == 1 and [item.subject for item in kept.items] == [6, 10]
 
 

@@ -17,16 +17,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from realtime.command import run_command
 from realtime.errors import UsageError
+from train.batches import POOLED, load_pool
 from train.checkpoint import make_folder
 from train.data.prepared import load
 from train.describe import SENTENCES
 from train.device import pick_device
 from train.knowledge import captions
-from train.knowledge.make import Advance, Made, described, distinct_of, earlier, finish, models_of, seen, with_language
+from train.knowledge.make import (
+    Advance,
+    Made,
+    described,
+    described_pool,
+    distinct_of,
+    earlier,
+    finish,
+    models_of,
+    seen,
+    with_language,
+)
 from train.knowledge.pictures import Eyes
 from train.knowledge_folder import LANGUAGE, VISION
 from train.knowledge_folder import load as load_knowledge
 from train.knowledge_folder import sentences as sentences_of
+from train.settings import Config as Recogniser
 from train.text import SENTENCES as MINILM
 from train.text import open_encoder
 
@@ -62,8 +75,14 @@ class Language:
 class Describe(Language):
     """Say what the skeletons do, from the skeletons alone: no pictures, no network."""
 
-    prepared: Path
+    prepared: Path | None = None
     """Folder that train.prepare wrote."""
+    data: tuple[str, ...] = ()
+    """Or live windows, as train.pretrain takes them: data sets as NAME:PATH."""
+    held_out: tuple[str, ...] = ()
+    """Subjects kept out of live windows, as NAME:S1,S2."""
+    fps: float = Recogniser.fps
+    """Frame rate of live windows."""
     sentences: int = SENTENCES
     """Sentences a clip, at most."""
 
@@ -135,6 +154,14 @@ def _bar(console: Console, what: str, total: int, unit: str) -> Iterator[Advance
 def _describe(command: Describe, console: Console) -> Made:
     if command.sentences < 1:
         raise UsageError(f"--sentences must be 1 or more, got {command.sentences}")
+    if (command.prepared is None) == (not command.data):
+        raise UsageError("describe takes --prepared or --data, one of the two")
+    if command.prepared is None:
+        if not 0 < command.fps < float("inf"):
+            raise UsageError(f"--fps must be above 0, got {command.fps}")
+        pool, _ = load_pool(command.data, command.held_out, command.fps, console)
+        with _bar(console, "describing", len(pool.units), "clips") as advance:
+            return described_pool(pool, POOLED, command.sentences, command.out, advance)
     prepared = load(command.prepared, verify=False)
     with _bar(console, "describing", len(prepared), "clips") as advance:
         return described(prepared, command.prepared, command.sentences, command.out, advance)

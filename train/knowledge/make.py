@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from realtime.errors import UsageError
+from realtime.skeleton import CORE_16
 from train.data.prepared import Prepared, sha256
-from train.describe import describe
+from train.describe import describe, mirrored
 from train.knowledge.log import key_of, logged
 from train.knowledge.pictures import Eyes, look_at_all
 from train.knowledge.sentences import Aggregate, language_of, weights_sha256
 from train.knowledge_folder import INDEX, LANGUAGE, SENTENCES, VISION, Knowledge, load, sentences, write
+from train.pool import Pool
 from train.text import TextEncoder
 
 PARTS = ".parts"  # what an interrupted run leaves
@@ -54,6 +56,20 @@ def described(prepared: Prepared, source: Path, count: int, out: Path, advance: 
     log = out / PARTS / f"describe-{key_of(sha256(source / 'prepared.json'), count)}.jsonl"
     said = [line["sentences"] for line in logged(names, make, log, advance)]
     return Made(prepared.data, names, {LANGUAGE: {"by": "describe", "at_most": count}}, said)
+
+
+def described_pool(pool: Pool, data: str, count: int, out: Path, advance: Advance = lambda _: None) -> Made:
+    """Sentences about each unit of a pool of live windows, then about the mirror image of each."""
+    names, digest = pool.names(), pool.digest()
+    row = {name: i for i, name in enumerate(names)}
+
+    def make(name: str) -> dict[str, Any]:
+        return {"sentences": describe(pool.person(pool.units[row[name]]), CORE_16, pool.fps, count=count)}
+
+    log = out / PARTS / f"describe-{key_of(digest, count)}.jsonl"
+    said = [line["sentences"] for line in logged(names[: len(pool.units)], make, log, advance)]
+    said += [[mirrored(sentence) for sentence in of_unit] for of_unit in said]
+    return Made(data, tuple(names), {LANGUAGE: {"by": "describe", "at_most": count, "pool": digest}}, said)
 
 
 def seen(
