@@ -43,7 +43,7 @@ class Known:
     """What a knowledge folder says of clips, by name, on the device.
 
     rows: "language", "vision" -> (N, D) unit rows in the order of the names; zeros where nothing is known.
-    here: (N,) whether all of them know something. clips, unknown: how many do and do not.
+    here: (N,) whether all of them know something. clips, unknown: how many do and do not. made: how language was made.
     Raises UsageError where the folder is of another set, says nothing of a clip, or has no such knowledge.
     """
 
@@ -52,7 +52,6 @@ class Known:
         folder = knowledge_folder.load(config.knowledge, verify=not config.resume)
         if folder.data not in ("", data):
             raise UsageError(f"{config.knowledge} is of {folder.data}, the clips are of {data}; name its own")
-        self.about = folder.about
         picked = folder.rows(names)
         there = {"language": folder.language, "vision": folder.vision}
         chosen = {name: array for name, array in there.items()
@@ -61,6 +60,7 @@ class Known:
         if lacking:
             raise UsageError(f"{config.knowledge} has no {lacking[0]}; leave it out of --use")
         made = folder.about.get("made", {})
+        self.made: dict[str, Any] = made.get(knowledge_folder.LANGUAGE, {})
         self.encoder = {name: str(made.get(f"{name}.npy", {}).get("encoder", "")) for name in chosen}
         self.sha256 = {name: folder.about["sha256"][f"{name}.npy"] for name in chosen}
         arrays = {name: array[picked] for name, array in chosen.items() if array is not None}
@@ -109,7 +109,7 @@ class LiveKnowledge(LiveBatches):
     def __init__(self, config: LiveTold, device: torch.device, console: Console) -> None:
         super().__init__(config, device, console)
         self.known = Known(config, self.data, self.pool.names(), device, console)
-        if self.known.about["made"][knowledge_folder.LANGUAGE]["pool"] != self.pool.digest():
+        if self.known.made.get("pool") != self.pool.digest():
             raise UsageError(f"{config.knowledge} is of other clips; make it with these --data, --held-out and --fps")
         chances = weights(self.pool, parse_shares(config.share), labels=False)
         chances *= self.known.here.reshape(2, -1).all(axis=0)

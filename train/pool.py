@@ -157,7 +157,7 @@ class Pool:
         return units
 
 
-def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator, whole: bool) -> tuple[float, float]:
+def _ends(unit: Unit, length: int, pace: float, fps: float, rng: Generator, whole: bool = False) -> tuple[float, float]:
     """Where a window of this unit ends (in rows) and the share of full label that it earns.
 
     whole: the unit is in sight, or as much of it as a window holds.

@@ -173,7 +173,7 @@ def test_a_clip_comes_with_what_is_said_of_it_also_in_another_order_and_clips_of
     prepared, _ = sets
     folder = knowledge_of(prepared, tmp_path / "few", nothing_of=(0, 1, 2, 30))  # clips 2 of 3 are for testing
     batches = PreparedKnowledge(settings(tmp_path, prepared, folder), CPU, QUIET)
-    assert len(batches.train) == 37 and batches.unknown == 3 and batches.steps == 2
+    assert len(batches.train) == 37 and batches.known.unknown == 3 and batches.steps == 2
     for (_, knowledge), (_, picked) in zip(batches.epoch(1, Ranks()), batches.picked(1), strict=True):
         assert not {0, 1, 30} & set(picked.tolist())
         assert torch.equal(knowledge["language"].argmax(dim=1), torch.from_numpy(batches.labels[picked]))
