@@ -200,6 +200,10 @@ def _people_of(
     tell: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Everybody that a source shows, until it ends or enough was seen."""
+    if source.info.upright:
+        raise UsageError(
+            f"{source.info.id} was recorded with a floor, so its poses are upright already; name one recorded without"
+        )
     stage: FindsPoses | None = PassThrough() if source.info.skeletons else None
     first_ns: int | None = None
     kept: list[Frame] = []

@@ -44,7 +44,8 @@ class SourceInfo:
     width, height: pixels as delivered (rotation applied), None for skeletons and where unknown; fps: nominal.
     live: its frames cannot wait, and carry the time of their grab. layout: of the poses; None for pictures, and on
     stdin, which has not spoken yet. depth_size: width, height of the depth pictures beside the others, None where there
-    are none. rig: how the two cameras stand to each other, where the source itself states it.
+    are none. rig: how the two cameras stand to each other, where the source itself states it. upright: its poses were
+    turned by a floor before they were recorded.
     """
 
     id: str
@@ -56,6 +57,7 @@ class SourceInfo:
     layout: str | None = None
     depth_size: tuple[int, int] | None = None
     rig: Rig | None = None
+    upright: bool = False
 
     @property
     def skeletons(self) -> bool:

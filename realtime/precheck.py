@@ -27,6 +27,7 @@ from realtime.schema import Frame
 from realtime.settings import PERSONS_IN_PICTURES, Config, OutputFlags, RecognitionFlags, check
 from realtime.slot import Change
 from realtime.source import Source
+from realtime.stage import open_stage
 from realtime.web.address import listen
 
 Look = Callable[[], str]  # says what was found; LineError where the line could not use it
@@ -66,7 +67,7 @@ def _looks(config: Config, open_: Callable[[], Source]) -> Iterator[tuple[str, L
     yield "engine", lambda: _engine(chosen)
     yield "source", lambda: first_frame(opened)
     if not (infos and infos[0].skeletons):  # also where nobody knows, as it could not be opened
-        yield "pose", lambda: _pose(chosen)
+        yield "pose", lambda: _pose(chosen, infos)
     if told.keys is not None:
         keys = told.keys
         yield "keys", lambda: _keys(keys)
@@ -132,8 +133,11 @@ def _interactions(chosen: RecognitionFlags) -> str:
         return f"{_named(pairs)}; {engine.backend}, {engine.precision}, gives the reference results"
 
 
-def _pose(chosen: RecognitionFlags) -> str:
-    pose, what = open_pose(chosen.pose, chosen.persons or PERSONS_IN_PICTURES)
+def _pose(chosen: RecognitionFlags, infos: list[SourceInfo]) -> str:
+    if infos:
+        pose, _, what = open_stage(chosen, infos[0], load_calibration(chosen.calib))
+    else:
+        pose, what = open_pose(chosen.pose, chosen.persons or PERSONS_IN_PICTURES)
     with closing(pose):
         return what.removeprefix("pose: ")
 

@@ -1,8 +1,9 @@
 """Recordings: the bus's pose messages in an MCAP file, and the same messages one a line. The only door to mcap.
 
 A recording holds skeletons only, never a picture. One channel `pose.<source>`, encoding json with its JSON Schema,
-log_time the monotonic capture time. It is written as NAME.partial and takes its name when it is closed, so a file
-under its own name is whole; after a crash NAME.partial plays up to its last whole chunk (about a second is lost).
+log_time the monotonic capture time; metadata `site` tells whether a floor has turned the poses. It is written as
+NAME.partial and takes its name when it is closed, so a file under its own name is whole; after a crash NAME.partial
+plays up to its last whole chunk (about a second is lost).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mcap.records import Channel, Message
+from mcap.records import Channel, Message, Metadata
 from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 
@@ -32,6 +33,7 @@ from realtime.wire import topic
 CHUNK_BYTES = 64 * 1024  # about a second and a half of one person
 RECORD_BYTES = 64 * 1024 * 1024  # no honest record is longer; a damaged length would ask for all the memory
 LINE_BYTES = 1024 * 1024
+SITE, UPRIGHT = "site", {"upright": "true"}
 
 
 def partial_of(path: Path) -> Path:
@@ -45,8 +47,8 @@ class RecordingWriter:
     Where no message was written there is no file in the end, and one of that name stays as it was.
     """
 
-    def __init__(self, path: Path) -> None:
-        """UsageError where the file cannot be made."""
+    def __init__(self, path: Path, upright: bool = False) -> None:
+        """upright: whether the poses were turned by a floor. UsageError where the file cannot be made."""
         self.path = path
         self.partial = partial_of(path)
         try:
@@ -57,6 +59,8 @@ class RecordingWriter:
         self._writer.start(profile="", library="pcle-live")
         schema = json.dumps(json_schemas()["pose/1"]).encode()
         self._schema = self._writer.register_schema("pose/1", "jsonschema", schema)
+        if upright:
+            self._writer.add_metadata(SITE, UPRIGHT)
         self._channels: dict[str, int] = {}
         self._flushed_ns = 0
         self._written = False
@@ -109,7 +113,7 @@ def open_recording(path: Path) -> Opened:
     reader = _Messages(f"recording {path}")
     reading = _recording_frames(path, reader)
     _, frames = after_first(reading, f"recording {path} holds no pose message; name another")
-    info = SourceInfo(topic_id(path.name.partition(".")[0]), "poses", layout=reader.layout)
+    info = SourceInfo(topic_id(path.name.partition(".")[0]), "poses", layout=reader.layout, upright=reader.upright)
     return Opened(info, frames, reading.close, reader.tally)
 
 
@@ -162,6 +166,7 @@ class _Messages:
         self.tally = tally or Tally()
         self.number = 0
         self.layout: str | None = None
+        self.upright = False
         self._source: str | None = None
         self._session = ""
         self._last_ns: int | None = None
@@ -245,6 +250,8 @@ def _payloads(path: Path, reader: _Messages) -> Iterator[bytes]:
                 return
             if isinstance(record, Channel) and record.topic.startswith("pose.") and record.message_encoding == "json":
                 wanted.add(record.id)
+            elif isinstance(record, Metadata) and record.name == SITE:
+                reader.upright = record.metadata == UPRIGHT
             elif isinstance(record, Message) and record.channel_id in wanted:
                 yield record.data
 

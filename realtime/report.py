@@ -77,7 +77,7 @@ class Tells(Protocol):
 class Outputs:
     """Where to tell. publish: bus address, None for no bus; events: JSON lines; record: an MCAP file of skeletons.
 
-    poses, scores: also publish every frame's poses, every window's probabilities.
+    poses, scores: also publish every frame's poses, every window's probabilities. upright: a floor turned the poses.
     """
 
     publish: str | None = None
@@ -85,6 +85,7 @@ class Outputs:
     record: Path | None = None
     poses: bool = False
     scores: bool = False
+    upright: bool = False
 
 
 class Reporter:
@@ -136,7 +137,8 @@ class Reporter:
                 own.open()
                 self._outlet = own
             self._events = opening.enter_context(LineFile(outputs.events, "events")) if outputs.events else None
-            self._recording = opening.enter_context(recording_to(outputs.record)) if outputs.record else None
+            to = outputs.record
+            self._recording = opening.enter_context(recording_to(to, outputs.upright)) if to else None
             self._stack = opening.pop_all()
 
     @property

@@ -26,29 +26,26 @@ from rich.console import Console
 from realtime.backends import open_engine
 from realtime.bundle import Bundle
 from realtime.bundles import load_bundles, load_first
-from realtime.calibration import Calibration, load_calibration
+from realtime.calibration import load_calibration
 from realtime.command import run_command
 from realtime.commands import Commands
 from realtime.config import read_command_line
 from realtime.decoder import ActionRule, Decoder
 from realtime.errors import LineError
 from realtime.interactions import Interactions
-from realtime.lifted import with_depth
 from realtime.line import Line
 from realtime.logs import set_up
 from realtime.notify import Notifier, follow_fleet
-from realtime.orientation import turned_lens, turned_pictures, upright
 from realtime.outlet import Outlet, OutletSpec
 from realtime.pairs import PairWindows
 from realtime.pipeline import FindsPoses, Pipeline, ScoresWindows
-from realtime.pose import PassThrough
-from realtime.pose_choice import open_pose
 from realtime.precheck import precheck
 from realtime.report import Outputs, Reporter
 from realtime.scoring import Engine
 from realtime.secrets import Scrub, source_of
-from realtime.settings import MOST_PERSONS, PERSONS_IN_PICTURES, Config, OutputFlags, RecognitionFlags, check
-from realtime.source import Source, SourceInfo, open_source
+from realtime.settings import Config, OutputFlags, check
+from realtime.source import Source, open_source
+from realtime.stage import open_stage
 from realtime.steering import Steering
 from realtime.terminal import Terminal
 from realtime.thresholds import Thresholds, site_engine
@@ -131,16 +128,10 @@ def outlet_spec(outputs: OutputFlags) -> OutletSpec:
     return OutletSpec(address, outputs.keys, outputs.control, outputs.http, outputs.journal)
 
 
-def open_stage(chosen: RecognitionFlags, info: SourceInfo, site: Calibration) -> tuple[FindsPoses, int, str]:
-    """The pose stage of a source at its site, how many people are followed, and a line about it for people."""
-    if info.skeletons:
-        return upright(PassThrough(), site), chosen.persons or MOST_PERSONS, ""
-    persons = chosen.persons or PERSONS_IN_PICTURES
-    if site.lens is not None and info.width and info.height:
-        site.lens.fits(info.width, info.height)
-    pose, why = open_pose(chosen.pose, persons, lens=turned_lens(site))
-    pose, depth = with_depth(turned_pictures(pose, site), info, site.rig)
-    return upright(pose, site), persons, "; ".join(part for part in (why, depth) if part)
+def told_to(outputs: OutputFlags, upright: bool) -> Outputs:
+    """Where the line writes; upright: whether a floor has turned its poses."""
+    poses, scores = outputs.publish_poses, outputs.publish_scores
+    return Outputs(None, outputs.events, outputs.record, poses, scores, upright)
 
 
 def run(config: Config, console: Console) -> int:
@@ -171,7 +162,7 @@ def run(config: Config, console: Console) -> int:
         pose, persons, why = open_stage(chosen, source.info, site)
         opened.callback(pose.close)
         outlet.open()
-        to = Outputs(None, outputs.events, outputs.record, outputs.publish_poses, outputs.publish_scores)
+        to = told_to(outputs, upright=site.floor is not None or source.info.upright)
         reporter = Reporter(
             to, bundle, engine.backend, source.info, engine.precision, outlet, together, site.thresholds
         )

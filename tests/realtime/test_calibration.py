@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from realtime import run as program
 from realtime.calibration import Calibration, load_calibration
 from realtime.errors import UsageError
 from realtime.feed import SourceInfo
 from realtime.generator import synthetic_frames
-from realtime.run import open_stage
+from realtime.recording import open_recording, read_recording
 from realtime.settings import RecognitionFlags
+from realtime.stage import open_stage
 
 FLOOR = {"schema": "calib-floor/1", "up": [0.0, 0.8660254, -0.5], "height_m": 2.0, "orientation": 0, "measured": {}}
 LENS = {"schema": "calib-camera/1", "width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0,
@@ -82,3 +84,26 @@ def test_poses_of_a_camera_that_looks_down_come_upright_from_the_stage(tmp_path)
     np.testing.assert_allclose(found, level.joints + np.array((0, 2, 0)), atol=1e-5)
     plain, _, _ = open_stage(RecognitionFlags(), info, Calibration())
     assert plain.find(tilted)[0] is tilted.poses[0]
+
+
+def test_a_recording_made_with_a_floor_is_not_turned_again(tmp_path, monkeypatch):
+    """Live with a floor, played with it, and recorded anew while it plays: the same poses each time."""
+    floor = write(tmp_path / "floor.json", FLOOR)
+
+    def line(source: object, out: str, *flags: object) -> Path:
+        given = ["run", "--source", source, "--pub", "none", "--record", tmp_path / out, "--headless", *flags]
+        monkeypatch.setattr("sys.argv", [str(flag) for flag in given])
+        assert program.main() == 0
+        return tmp_path / out
+
+    def joints(path: Path) -> np.ndarray:
+        return np.array([frame.poses[0].joints for frame in read_recording(path)])
+
+    level = line("synthetic", "level.mcap", "--duration", 1, "--fast")
+    live = line(level, "live.mcap", "--calib", floor)
+    again = line(live, "again.mcap", "--calib", floor)
+    third = line(again, "third.mcap", "--calib", floor)
+    assert [open_recording(path).info.upright for path in (level, live, again, third)] == [False, True, True, True]
+    assert abs(joints(live) - joints(level)).max() > 0.5
+    np.testing.assert_array_equal(joints(again), joints(live))
+    np.testing.assert_array_equal(joints(third), joints(live))

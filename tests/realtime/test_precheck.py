@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,6 +74,19 @@ def test_a_fault_has_its_own_line_and_code_and_hides_no_other(checked, flags, wh
     found, rows = checked(*pub, *flags)
     assert (found, rows[what]) == (code, "error")
     assert {"settings", "bundle", "engine", "source", "pub"} <= set(rows)
+
+
+def test_a_lens_of_another_picture_is_a_fault_of_the_pose_stage(checked, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    lens = {"schema": "calib-camera/1", "width": 640, "height": 300, "fx": 500.0, "fy": 500.0, "cx": 320.0,
+            "cy": 150.0, "distortion": [0.0] * 5, "model": "pinhole", "rms_px": 0.2, "measured": {}}  # fmt: skip
+    path = tmp_path / "cam.json"
+    path.write_text(json.dumps(lens))
+    code, rows = checked("--source", tmp_path / "a.png", "--pub", "none", "--calib", path)
+    assert code == 2 and rows["calib"] == "ok" and rows["pose"] == "error"
+    path.write_text(json.dumps({**lens, "height": 480}))
+    code, rows = checked("--source", tmp_path / "a.png", "--pub", "none", "--calib", path)
+    assert code == 0 and rows["pose"] == "ok"
 
 
 def test_the_first_fault_decides_the_code(checked):
