@@ -26,7 +26,7 @@ from calib.written import say
 from realtime.calibration import Calibration, load_calibration
 from realtime.command import run_command
 from realtime.errors import UsageError
-from realtime.feed import Source
+from realtime.feed import PLACED, UPRIGHT, Source
 from realtime.floor import Floor, orientation_of
 from realtime.lifted import with_depth
 from realtime.orientation import turn_of, turned_lens, turned_pictures
@@ -39,6 +39,7 @@ from realtime.schema import SECOND_NS, Frame
 from realtime.secrets import source_of
 from realtime.settings import PERSONS_IN_PICTURES
 from realtime.source import open_source
+from realtime.stage import marks_of
 
 EXAMPLES = """examples:
   python -m calib.floor --camera 0 --out floor.json                walk and stand before the camera for a minute
@@ -71,7 +72,7 @@ class Config:
     orientation: Literal["auto", "0", "90", "180", "270"] = "auto"
     """Degrees clockwise by which pictures must be turned for people to stand in them. auto: try, and see."""
     seconds: float = 60.0
-    """Stop once people stood and walked for so long (live sources; files are read to their end)."""
+    """Stop once people stood and walked for so long (live sources; files are read to their end, or an hour)."""
     out: Path = Path("floor.json")
     """The file to write."""
     replace: bool = False
@@ -116,7 +117,10 @@ def run(config: Config, console: Console) -> int:
         say(console, f"written: {config.picture}")
     for line in words:
         say(console, line, "bold" if line is words[0] else "")
-    say(console, f"written: {config.out}; use it: python -m realtime.run --camera 0 --calib {config.out}")
+    first = config.source[0]
+    camera = f"--source {first}" if first.startswith("depth:") else f"--camera {first if first.isdigit() else 0}"
+    mirror = " --mirror" if config.mirror else ""
+    say(console, f"written: {config.out}; use it: python -m realtime.run {camera}{mirror} --calib {config.out}")
     return 0
 
 
@@ -188,6 +192,8 @@ def _depth_of(source: Source, rig: Rig | None, seen: _Seen, tell: Callable[[str]
     seen.rig, last_ns = rig or source.info.rig, -DEPTH_EVERY_NS
     for item in source:
         if isinstance(item, Frame) and item.depth is not None and item.captured_ns - last_ns >= DEPTH_EVERY_NS:
+            if seen.rig is not None:
+                seen.rig.fits(None, (item.depth.shape[1], item.depth.shape[0]), source.info.id)
             seen.depth.append(item.depth.copy())
             last_ns = item.captured_ns
             tell("looking at depth")
@@ -200,40 +206,46 @@ def _people_of(
     tell: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Everybody that a source shows, until it ends or enough was seen."""
-    if source.info.upright:
+    if UPRIGHT in source.info.marks:
         raise UsageError(
             f"{source.info.id} was recorded with a floor, so its poses are upright already; name one recorded without"
         )
     stage: FindsPoses | None = PassThrough() if source.info.skeletons else None
+    guessed = not marks_of(source.info, site) & {PLACED}
     first_ns: int | None = None
     kept: list[Frame] = []
     try:
+        began_s = time.monotonic()
         for item in source:
             if not isinstance(item, Frame):
+                if item is not None:
+                    tell(f"{source.info.id} {item.state}" + (f": {item.reason}" if item.reason else ""))
+                if source.info.live and time.monotonic() - began_s > PATIENCE * config.seconds:
+                    break
                 continue
             first_ns = item.captured_ns if first_ns is None else first_ns
             lasted_s = (item.captured_ns - first_ns) / SECOND_NS
             if stage is None:
                 stage = _stage(config, site, source, seen, item, kept, lasted_s, tell)
                 if stage is not None:  # what the trial looked at counts too
-                    _look_again(number, stage, kept, seen)
+                    _look_again(number, stage, kept, seen, guessed)
             if stage is not None:
-                seen.people.add(number, item.captured_ns, stage.find(item))
+                seen.people.add(number, item.captured_ns, stage.find(item), guessed)
                 tell("looking for people")
             if lasted_s > LONGEST_S or (endless and _enough(config, seen, lasted_s)):
                 break
         if stage is None and kept:  # a file shorter than the trial
             seen.turn = _tried(config, kept, tell)
             stage = _open(config, site, source, seen.turn)
-            _look_again(number, stage, kept, seen)
+            _look_again(number, stage, kept, seen, guessed)
     finally:
         if stage is not None:
             stage.close()
 
 
-def _look_again(number: int, stage: FindsPoses, kept: list[Frame], seen: _Seen) -> None:
+def _look_again(number: int, stage: FindsPoses, kept: list[Frame], seen: _Seen, guessed: bool) -> None:
     for frame in kept:
-        seen.people.add(number, frame.captured_ns, stage.find(frame))
+        seen.people.add(number, frame.captured_ns, stage.find(frame), guessed)
 
 
 def _enough(config: Config, seen: _Seen, lasted_s: float) -> bool:

@@ -96,14 +96,17 @@ class Gathering:
         self._in_pictures = 0
         self.upright_s = 0.0
 
-    def add(self, source: int, captured_ns: int, poses: tuple[Pose, ...]) -> None:
-        """Takes in one frame's poses; source: the number of the source they are of."""
+    def add(self, source: int, captured_ns: int, poses: tuple[Pose, ...], guessed: bool = True) -> None:
+        """Takes in one frame's poses; source: the number of the source they are of.
+
+        guessed: of poses from pictures, that no depth has measured where they are.
+        """
         now_s = captured_ns / SECOND_NS
         for pose in poses:
             person = self._people.setdefault((source, pose.track), len(self._people))
             joints, confidence = convert(pose.joints, pose.confidence, pose.layout, CORE_16)
             self._rows.append((now_s, person, joints, confidence))
-            self._in_pictures += pose.image_joints is not None
+            self._in_pictures += guessed and pose.image_joints is not None
             if straight(joints[None], confidence[None])[0]:
                 self.upright_s += min(max(now_s - self._last_s.get(person, -1e9), 0.0), GAP_S / 2)
             self._last_s[person] = now_s

@@ -53,7 +53,11 @@ def load_calibration(path: Path | None) -> Calibration:
     """Reads one file, or every *.json of a folder; UsageError names the file and what is wrong with it."""
     if path is None:
         return Calibration()
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError:  # such a name cannot be
+        there = False
+    if not there:
         raise UsageError(f"--calib {path}: no such file or folder; python -m calib.camera --help says how to make one")
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:

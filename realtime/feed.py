@@ -36,6 +36,9 @@ AHEAD = 4  # frames read ahead of a consumer that wants every one: 25 MB at 1080
 log = logging.getLogger(__name__)
 
 
+UPRIGHT, PLACED = MARKS = "upright", "placed"  # poses were turned by a floor; their places were measured by depth
+
+
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What is known of a source before its first frame.
@@ -44,8 +47,8 @@ class SourceInfo:
     width, height: pixels as delivered (rotation applied), None for skeletons and where unknown; fps: nominal.
     live: its frames cannot wait, and carry the time of their grab. layout: of the poses; None for pictures, and on
     stdin, which has not spoken yet. depth_size: width, height of the depth pictures beside the others, None where there
-    are none. rig: how the two cameras stand to each other, where the source itself states it. upright: its poses were
-    turned by a floor before they were recorded.
+    are none. rig: how the two cameras stand to each other, where the source itself states it. marks: those of MARKS
+    that were so when its poses were recorded.
     """
 
     id: str
@@ -57,7 +60,7 @@ class SourceInfo:
     layout: str | None = None
     depth_size: tuple[int, int] | None = None
     rig: Rig | None = None
-    upright: bool = False
+    marks: frozenset[str] = frozenset()
 
     @property
     def skeletons(self) -> bool:

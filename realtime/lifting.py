@@ -188,4 +188,4 @@ def metre_px(pose: Pose, pixels: np.ndarray) -> float:
     if seen.sum() < 2:
         return 1.0
     spread = float(np.ptp(pose.joints[seen, :2], axis=0).sum())
-    return float(np.ptp(pixels[seen], axis=0).sum()) / max(spread, 1e-3)
+    return max(float(np.ptp(pixels[seen], axis=0).sum()), 1e-3) / max(spread, 1e-3)  # also where all are on one pixel

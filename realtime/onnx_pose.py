@@ -214,7 +214,7 @@ def _pose(
 ) -> Pose:
     joints = person.steady(flat, place, frame.captured_ns)
     seen = body.confidence >= SEEN
-    places = (body.joints / (width, height)).astype(np.float32)
+    places = ((body.joints + 0.5) / (width, height)).astype(np.float32)  # from pixels' centres to the picture's edge
     confidence = (body.confidence * seen).astype(np.float32)
     box = box_around(places[seen])
     return Pose(frame.index, frame.captured_ns, person.track, COCO_17, joints, confidence, places, box)

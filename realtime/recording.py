@@ -1,7 +1,7 @@
 """Recordings: the bus's pose messages in an MCAP file, and the same messages one a line. The only door to mcap.
 
 A recording holds skeletons only, never a picture. One channel `pose.<source>`, encoding json with its JSON Schema,
-log_time the monotonic capture time; metadata `site` tells whether a floor has turned the poses. It is written as
+log_time the monotonic capture time; metadata `site` tells what floor and depth did to the poses. It is written as
 NAME.partial and takes its name when it is closed, so a file under its own name is whole; after a crash NAME.partial
 plays up to its last whole chunk (about a second is lost).
 """
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mcap.writer import Writer
 
 from realtime.clips import refuse, screened
 from realtime.errors import SourceError, UsageError
-from realtime.feed import Opened, SourceInfo, Tally, after_first, topic_id
+from realtime.feed import MARKS, Opened, SourceInfo, Tally, after_first, topic_id
 from realtime.messages import MessageError, Person, PoseMessage, decode, encode, json_schemas
 from realtime.schema import SECOND_NS, Frame, Pose
 from realtime.wire import poses as poses_of
@@ -33,7 +33,7 @@ from realtime.wire import topic
 CHUNK_BYTES = 64 * 1024  # about a second and a half of one person
 RECORD_BYTES = 64 * 1024 * 1024  # no honest record is longer; a damaged length would ask for all the memory
 LINE_BYTES = 1024 * 1024
-SITE, UPRIGHT = "site", {"upright": "true"}
+SITE = "site"  # metadata of a recording: a key for each of its marks
 
 
 def partial_of(path: Path) -> Path:
@@ -47,8 +47,8 @@ class RecordingWriter:
     Where no message was written there is no file in the end, and one of that name stays as it was.
     """
 
-    def __init__(self, path: Path, upright: bool = False) -> None:
-        """upright: whether the poses were turned by a floor. UsageError where the file cannot be made."""
+    def __init__(self, path: Path, marks: Collection[str] = ()) -> None:
+        """marks: of `realtime.feed.MARKS`, what the site did to the poses. UsageError where the file cannot be made."""
         self.path = path
         self.partial = partial_of(path)
         try:
@@ -59,8 +59,8 @@ class RecordingWriter:
         self._writer.start(profile="", library="pcle-live")
         schema = json.dumps(json_schemas()["pose/1"]).encode()
         self._schema = self._writer.register_schema("pose/1", "jsonschema", schema)
-        if upright:
-            self._writer.add_metadata(SITE, UPRIGHT)
+        if marks:
+            self._writer.add_metadata(SITE, dict.fromkeys(sorted(marks), "true"))
         self._channels: dict[str, int] = {}
         self._flushed_ns = 0
         self._written = False
@@ -113,7 +113,7 @@ def open_recording(path: Path) -> Opened:
     reader = _Messages(f"recording {path}")
     reading = _recording_frames(path, reader)
     _, frames = after_first(reading, f"recording {path} holds no pose message; name another")
-    info = SourceInfo(topic_id(path.name.partition(".")[0]), "poses", layout=reader.layout, upright=reader.upright)
+    info = SourceInfo(topic_id(path.name.partition(".")[0]), "poses", layout=reader.layout, marks=reader.marks)
     return Opened(info, frames, reading.close, reader.tally)
 
 
@@ -166,7 +166,7 @@ class _Messages:
         self.tally = tally or Tally()
         self.number = 0
         self.layout: str | None = None
-        self.upright = False
+        self.marks: frozenset[str] = frozenset()
         self._source: str | None = None
         self._session = ""
         self._last_ns: int | None = None
@@ -251,7 +251,7 @@ def _payloads(path: Path, reader: _Messages) -> Iterator[bytes]:
             if isinstance(record, Channel) and record.topic.startswith("pose.") and record.message_encoding == "json":
                 wanted.add(record.id)
             elif isinstance(record, Metadata) and record.name == SITE:
-                reader.upright = record.metadata == UPRIGHT
+                reader.marks = frozenset(mark for mark in MARKS if record.metadata.get(mark) == "true")
             elif isinstance(record, Message) and record.channel_id in wanted:
                 yield record.data
 

@@ -77,7 +77,7 @@ class Tells(Protocol):
 class Outputs:
     """Where to tell. publish: bus address, None for no bus; events: JSON lines; record: an MCAP file of skeletons.
 
-    poses, scores: also publish every frame's poses, every window's probabilities. upright: a floor turned the poses.
+    poses, scores: also publish every frame's poses, every window's probabilities. marks: of feed.MARKS.
     """
 
     publish: str | None = None
@@ -85,7 +85,7 @@ class Outputs:
     record: Path | None = None
     poses: bool = False
     scores: bool = False
-    upright: bool = False
+    marks: frozenset[str] = frozenset()
 
 
 class Reporter:
@@ -138,7 +138,7 @@ class Reporter:
                 self._outlet = own
             self._events = opening.enter_context(LineFile(outputs.events, "events")) if outputs.events else None
             to = outputs.record
-            self._recording = opening.enter_context(recording_to(to, outputs.upright)) if to else None
+            self._recording = opening.enter_context(recording_to(to, outputs.marks)) if to else None
             self._stack = opening.pop_all()
 
     @property

@@ -100,7 +100,7 @@ def _lens(fields: Fields, key: str) -> Lens:
 def _numbers(fields: Fields, key: str, shape: tuple[int, ...], rule: str) -> np.ndarray:
     try:
         values = np.array(fields.values[key], np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     fields.need(values.shape == shape and bool(np.isfinite(values).all()), key, rule)
     return values

@@ -45,7 +45,7 @@ from realtime.scoring import Engine
 from realtime.secrets import Scrub, source_of
 from realtime.settings import Config, OutputFlags, check
 from realtime.source import Source, open_source
-from realtime.stage import open_stage
+from realtime.stage import marks_of, open_stage
 from realtime.steering import Steering
 from realtime.terminal import Terminal
 from realtime.thresholds import Thresholds, site_engine
@@ -128,10 +128,10 @@ def outlet_spec(outputs: OutputFlags) -> OutletSpec:
     return OutletSpec(address, outputs.keys, outputs.control, outputs.http, outputs.journal)
 
 
-def told_to(outputs: OutputFlags, upright: bool) -> Outputs:
-    """Where the line writes; upright: whether a floor has turned its poses."""
+def told_to(outputs: OutputFlags, marks: frozenset[str]) -> Outputs:
+    """Where the line writes; marks: what its site does to poses, for those who play its recording."""
     poses, scores = outputs.publish_poses, outputs.publish_scores
-    return Outputs(None, outputs.events, outputs.record, poses, scores, upright)
+    return Outputs(None, outputs.events, outputs.record, poses, scores, marks)
 
 
 def run(config: Config, console: Console) -> int:
@@ -162,7 +162,7 @@ def run(config: Config, console: Console) -> int:
         pose, persons, why = open_stage(chosen, source.info, site)
         opened.callback(pose.close)
         outlet.open()
-        to = told_to(outputs, upright=site.floor is not None or source.info.upright)
+        to = told_to(outputs, marks_of(source.info, site))
         reporter = Reporter(
             to, bundle, engine.backend, source.info, engine.precision, outlet, together, site.thresholds
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def disk(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def recording_to(path: Path, upright: bool = False) -> Iterator[RecordingWriter]:
-    """A recording; LineError where it cannot be finished, and then it stays NAME.partial. upright: a floor turned it.
+def recording_to(path: Path, marks: Collection[str] = ()) -> Iterator[RecordingWriter]:
+    """A recording; LineError where it cannot be finished, and then it stays NAME.partial. marks: see there.
 
     UsageError where there is one already, finished or left by a crash: nothing is ever overwritten.
     """
@@ -33,5 +33,5 @@ def recording_to(path: Path, upright: bool = False) -> Iterator[RecordingWriter]
             raise UsageError(
                 f"cannot record to {path}: {taken} is there and would be lost; move it or name another file"
             )
-    with disk(path), RecordingWriter(path, upright) as writer:
+    with disk(path), RecordingWriter(path, marks) as writer:
         yield writer

@@ -244,8 +244,8 @@ def test_pictures_are_turned_until_people_stand_in_them(edge, turn):
     assert best_turn([Frame(0, 1, np.zeros((60, 80, 3), np.uint8) + 7)], Lying)[0] in (0, 90, 180, 270)
 
 
-def record(path, rows, turn, upright=False):
-    with RecordingWriter(path, upright) as writer:
+def record(path, rows, turn, marks=()):
+    with RecordingWriter(path, marks) as writer:
         for seq, (seconds, person, joints) in enumerate(sorted(rows, key=lambda row: row[0])):
             now = round(seconds * SECOND_NS) + seq
             pose = Pose(seq, now, person, KINECT_V2_25, (joints @ turn.T).astype(np.float32), np.ones(25, np.float32))
@@ -278,7 +278,7 @@ def test_the_command_writes_a_file_that_the_line_takes(tmp_path, monkeypatch, ca
 
 
 def test_a_recording_that_is_upright_already_says_nothing_of_a_camera(tmp_path, monkeypatch, capsys):
-    record(tmp_path / "a.mcap", scenes()[:50], np.eye(3), upright=True)
+    record(tmp_path / "a.mcap", scenes()[:50], np.eye(3), ("upright",))
     assert command(monkeypatch, "--source", tmp_path / "a.mcap", "--out", tmp_path / "floor.json") == 2
     assert "recorded with a floor" in " ".join(capsys.readouterr().err.split())
 

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calib.synthetic import synthetic_rig
 from realtime import run as program
-from realtime.calibration import Calibration, load_calibration
+from realtime.calibration import Calibration, Measured, load_calibration
 from realtime.errors import UsageError
 from realtime.feed import SourceInfo
 from realtime.generator import synthetic_frames
+from realtime.lens import Lens
 from realtime.recording import open_recording, read_recording
+from realtime.schema import Frame
 from realtime.settings import RecognitionFlags
-from realtime.stage import open_stage
+from realtime.stage import Fitting, open_stage
 
 FLOOR = {"schema": "calib-floor/1", "up": [0.0, 0.8660254, -0.5], "height_m": 2.0, "orientation": 0, "measured": {}}
 LENS = {"schema": "calib-camera/1", "width": 640, "height": 480, "fx": 500.0, "fy": 500.0, "cx": 320.0, "cy": 240.0,
@@ -103,7 +106,41 @@ def test_a_recording_made_with_a_floor_is_not_turned_again(tmp_path, monkeypatch
     live = line(level, "live.mcap", "--calib", floor)
     again = line(live, "again.mcap", "--calib", floor)
     third = line(again, "third.mcap", "--calib", floor)
-    assert [open_recording(path).info.upright for path in (level, live, again, third)] == [False, True, True, True]
+    marks = [open_recording(path).info.marks for path in (level, live, again, third)]
+    assert marks == [frozenset(), *[frozenset({"upright"})] * 3]
     assert abs(joints(live) - joints(level)).max() > 0.5
     np.testing.assert_array_equal(joints(again), joints(live))
     np.testing.assert_array_equal(joints(third), joints(live))
+
+
+class Standing:
+    """A pose stage that sees somebody in every picture."""
+
+    refused = gated = crowded = 0
+
+    def find(self, frame):
+        return (frame.index,)
+
+
+@pytest.mark.parametrize(
+    ("lens", "rig", "fit", "other"),
+    [
+        (Lens.of(Measured(Path("cam.json"), LENS, Lens.KEYS)), None, (240, 320), (180, 320)),
+        (None, synthetic_rig(), None, None),
+    ],
+)
+def test_pictures_of_another_shape_are_left_out_and_said_once_until_they_fit_again(lens, rig, fit, other, caplog):
+    if rig is not None:
+        fit, other = (rig.color.height, rig.color.width), (rig.color.height // 2, rig.color.width)
+    depth = None if rig is None else np.zeros((rig.depth.height, rig.depth.width), np.uint16)
+    stage = Fitting(Standing(), lens, rig)
+
+    def found(shape, depth=depth):
+        return stage.find(Frame(1, 1, np.zeros((*shape, 3), np.uint8), depth=depth))
+
+    assert found(fit) and not found(other) and not found(other) and found(fit) and not found(other)
+    assert stage.refused == 3 and len(caplog.records) == 2
+    assert "of another shape" in caplog.text or "another shape" in caplog.text
+    if rig is not None:
+        assert not found(fit, np.zeros((rig.depth.height, 2 * rig.depth.width), np.uint16))
+    assert stage.find(Frame(2, 2, None)) == (2,)  # no picture: the stage inside says what it is worth
