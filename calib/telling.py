@@ -14,6 +14,8 @@ from calib.poisson import Rate, expected, hours_for
 from calib.rejecting import Fitted
 from calib.scored import Played
 from realtime.bundle import Bundle
+from train.data import subject_key
+from train.sources import parse_held_out
 
 CONFUSED = 12  # rows of the table
 FACTOR = 2.0  # a rate is promised where the interval's upper end is within this of what was asked for
@@ -119,14 +121,11 @@ def _doubts(bundle: Bundle, played: Sequence[Played]) -> list[str]:
 
 def taught(bundle: Bundle, played: Sequence[Played]) -> list[str]:
     """The people of labelled recordings, as "set subject", whom the bundle's training saw."""
-    held: dict[str, set[str]] = {}
-    for entry in bundle.training.get("held_out", []):
-        name, _, listed = str(entry).partition(":")
-        held.setdefault(name, set()).update(listed.split(","))
-    sets = set(bundle.training.get("data", []))
+    sets = {str(name) for name in bundle.training.get("data", [])}
+    held = parse_held_out(map(str, bundle.training.get("held_out", [])), sets)
     found = set()
     for one in played:
         name, _, subject = one.group.partition(" ")
-        if one.truths is not None and name in sets and subject not in held.get(name, set()):
+        if one.truths is not None and name in sets and subject_key(subject) not in held.get(name, set()):
             found.add(one.group)
     return sorted(found)

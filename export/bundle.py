@@ -137,9 +137,10 @@ def array_bytes(**arrays: np.ndarray) -> bytes:
 def bundle_spec(config: Config, loaded: Loaded) -> dict[str, Any]:
     """The keys of bundle.json (see realtime.bundle)."""
     model, configs, text = loaded.model, loaded.configs, loaded.text
-    trained = {k: configs[0][k] for k in ("method", "epochs", "draws", "batch", "held_out", "widths", "seed")}
+    trained = {k: configs[0][k] for k in ("method", "epochs", "draws", "batch", "widths", "seed")}
     trained["backbone"], trained["head"] = model["backbone"], config.head
-    trained["data"] = [entry.partition(":")[0] for entry in configs[0]["data"]]
+    trained["data"] = list(dict.fromkeys(entry.partition(":")[0] for one in configs for entry in one["data"]))
+    trained["held_out"] = held_out_of(trained["data"], configs)  # who trained one of several networks trained them all
     normalisation = normalisation_of(tuple(model["streams"]))
     names = INTERACTIONS if normalisation == PAIR_NORMALISATION else ACTIONS
     directed = [action for action in DIRECTED if names is INTERACTIONS and action in model["classes"]]
@@ -212,7 +213,8 @@ def held_out_of(data: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[
     for config in configs:
         for name, held in spared(config).items():
             common[name] = common.get(name, held) & held
-    return [f"{name}:{','.join(sorted(held))}" for name, held in common.items() if name in names and held]
+    ordered = {name: sorted(held, key=lambda key: (len(key), key)) for name, held in common.items() if name in names}
+    return [f"{name}:{','.join(held)}" for name, held in ordered.items() if held]
 
 
 def spared(config: dict[str, Any]) -> dict[str, set[str]]:

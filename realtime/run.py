@@ -19,6 +19,7 @@ if __name__ == "__main__":  # while the rest loads nothing is open yet, so a sig
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -110,6 +111,15 @@ def make_pipeline(
     return Pipeline(pose, windows, site_engine(engine, bundle, thresholds), make_decoder(bundle), pairs)
 
 
+def or_closed(engine: Engine, build: Callable[[], Pipeline]) -> Pipeline:
+    """The stages around an engine, which is closed where they do not go together."""
+    with ExitStack() as kept:
+        kept.callback(engine.close)
+        pipeline = build()
+        kept.pop_all()
+    return pipeline
+
+
 def open_input(config: Config) -> Source:
     """The source that the settings name, with its secrets put in."""
     given = config.input
@@ -176,7 +186,8 @@ def run(config: Config, console: Console) -> int:
         def rebuild(folder: Path) -> tuple[Bundle, Pipeline, Engine]:
             other = load_first(folder, of_pairs, site.thresholds)
             fresh = open_engine(other, chosen.backend, chosen.threads, chosen.precision)  # --engine is another model's
-            return other, make_pipeline(pose, other, fresh, persons, together, site.thresholds), fresh
+            stages = partial(make_pipeline, pose, other, fresh, persons, together, site.thresholds)
+            return other, or_closed(fresh, stages), fresh
 
         pipeline = make_pipeline(pose, bundle, engine, persons, together, site.thresholds)
         line = Line(source, pipeline, engine, reporter, terminal, stop, notifier, together[1:] if together else ())

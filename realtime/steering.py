@@ -20,6 +20,7 @@ class Steering:
 
     def __init__(self, line: Line, rebuild: Rebuild) -> None:
         self._line, self._rebuild = line, rebuild
+        self._off = set(line.pipeline.disabled)  # also what the bundle of now has no word for
 
     def stats(self) -> dict[str, Any]:
         """How the line is doing, as JSON values."""
@@ -45,19 +46,21 @@ class Steering:
     def enable(self, action: str) -> None:
         """Lets an action start again."""
         self._line.pipeline.enable(action)
+        self._off.discard(action)
         self._tell(f"action {action} enabled")
 
     def disable(self, action: str) -> None:
         """Ends what is open of an action, tells so, and starts it no more."""
         line = self._line
         line.terminal.events(line.reporter.events(line.pipeline.disable(action, line.now_ns)))
+        self._off.add(action)
         self._tell(f"action {action} disabled")
 
     def reload(self, bundle: Path) -> str:
         """Takes another bundle and returns its name; LineError where it is no good, and then nothing has changed."""
         line = self._line
         loaded, pipeline, engine = self._rebuild(bundle)
-        for action in line.pipeline.disabled & {one.id for one in (*loaded.actions, *line.reporter.pair_rules)}:
+        for action in self._off & {one.id for one in (*loaded.actions, *line.reporter.pair_rules)}:
             pipeline.disable(action, line.now_ns)
         line.exchange(loaded, pipeline, engine)
         self._tell(f"bundle {loaded.name} was loaded from {bundle}")

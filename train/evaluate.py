@@ -278,6 +278,8 @@ def run(config: Config, console: Console) -> int:
     started = time.monotonic()
     source = parse_source(config.data)
     thresholds = load_calibration(config.calib).thresholds
+    if config.calib is not None and thresholds is None:
+        raise UsageError(f"--calib {config.calib} holds no thresholds; measure them with python -m calib.thresholds")
     bundle = site_bundle(load_bundle(config.bundle or default_bundle()), thresholds)
     check_writable(config.json)
     items = list(read(source.name, source.path, config.subjects or None))
@@ -288,6 +290,8 @@ def run(config: Config, console: Console) -> int:
     report = evaluate(bundle, source.name, items, config.events, config.precision, thresholds)
     subjects = sorted({str(item.subject) for item in items})
     report |= {"bundle": bundle.name, "precision": config.precision, "subjects": subjects}
+    if config.calib is not None:
+        report["calib"] = str(config.calib)
     if config.json:
         write_json(config.json, report)
     console.print(_table(report))

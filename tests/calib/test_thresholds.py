@@ -156,6 +156,8 @@ def test_people_whom_training_saw_are_named(bundle: Bundle) -> None:
     played = [replace(site(n, 1, {}, 2), group=f"msrc12 {n}") for n in (8, 9)]
     assert taught(bundle, played) == ["msrc12 8"]
     assert taught(bundle, [replace(played[0], truths=None)]) == []
+    spaced = replace(bundle, training={**bundle.training, "held_out": ["msrc12:10, 09"]})  # as train.fit takes it
+    assert taught(spaced, played) == ["msrc12 8"]
 
 
 def test_people_are_left_out_whole() -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from export import bundle as bundles
 from export import gates
-from export.bundle import Config, check_unseen, held_out_of, load_runs, main, make_bundle
+from export.bundle import Config, bundle_spec, check_unseen, held_out_of, load_runs, main, make_bundle
+from export.runs import Loaded
 from realtime.backends import open_engine
 from realtime.bundle import load_bundle, load_reference
 from realtime.errors import BundleError, ParityError, UsageError
@@ -153,6 +154,17 @@ def test_the_runs_own_held_out_subjects_judge_its_graphs():
     other = {"data": data, "held_out": ["utkinect:5", "nw_ucla:10,3"]}
     assert held_out_of(data, [one, other]) == ["nw_ucla:10"]  # whoever trained one of the two judges neither
     assert held_out_of(data, [one, {"data": ["nw_ucla:/d"], "held_out": []}]) == ["utkinect:6"]
+
+
+def test_a_mean_of_runs_says_whom_any_of_them_saw():
+    model = {"layout": "CORE_16", "streams": ["joint"], "classes": ["nothing", "wave"], "backbone": "graphnet",
+             "channels": 3, "window": 64, "fps": 20.0, "method": "ce", "encoder": None}  # fmt: skip
+    run = {"method": "ce", "epochs": 1, "draws": 1, "batch": 1, "widths": [8], "seed": 0}
+    runs = [{**run, "data": ["msrc12:/d", "utkinect:/e"], "held_out": ["msrc12:09,10", "utkinect:6"]},
+            {**run, "data": ["msrc12:/d", "nw_ucla:/f"], "held_out": ["msrc12:10"]}]  # fmt: skip
+    spec = bundle_spec(Config(runs=(), out=Path("out")), Loaded(None, None, None, (), model, runs, None))
+    assert spec["training"]["data"] == ["msrc12", "utkinect", "nw_ucla"]
+    assert spec["training"]["held_out"] == ["msrc12:10", "utkinect:6"]
 
 
 def test_nobody_judges_a_network_who_trained_it():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calib.synthetic import synthetic_rig
+from calib.record_depth import synthetic_rig
 from realtime import run as program
 from realtime.calibration import Calibration, Measured, load_calibration
 from realtime.errors import UsageError

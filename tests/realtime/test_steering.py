@@ -179,6 +179,29 @@ def test_an_action_disabled_from_the_start_never_starts_until_it_is_enabled(hand
     assert story(tmp_path / "on.jsonl") == [("start", "right_up", None), ("end", "right_up", "score")] * 2
 
 
+def test_what_is_switched_off_stays_so_through_a_bundle_that_has_no_word_for_it(hands: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(hands, other)
+    spec = json.loads((other / "bundle.json").read_text().replace("right_up", "right_high"))
+    (other / "bundle.json").write_text(json.dumps(spec))
+    off: list[list[str]] = []
+
+    def ask(command: str, **more: str) -> Callable[[Commands], None]:
+        def asked(commands: Commands) -> None:
+            assert commands.handle({"command": command, **more})["ok"]
+            off.append(commands.handle({"command": "stats"})["disabled"])
+
+        return asked
+
+    there, back = ask("reload", bundle=str(other)), ask("reload", bundle=str(hands))
+    Steered(hands, tmp_path / "e.jsonl", {3: ask("disable", action="right_up"), 20: there, 40: back})
+    assert off == [["right_up"], [], ["right_up"]]
+    again = {3: ask("disable", action="right_up"), 10: ask("enable", action="right_up"), 20: there, 40: back}
+    off.clear()
+    Steered(hands, tmp_path / "again.jsonl", again)
+    assert off == [["right_up"], [], [], []]
+
+
 def test_another_bundle_is_taken_and_a_bad_one_changes_nothing(hands: Path, tmp_path: Path):
     other, broken = tmp_path / "other", tmp_path / "broken"
     shutil.copytree(hands, other)

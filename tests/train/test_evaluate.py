@@ -157,3 +157,11 @@ def test_the_report_says_which_graph_was_scored(bundle, ucla, tmp_path, monkeypa
     flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path, "--json", tmp_path / "out.json")
     assert evaluate_line(monkeypatch, *flags) == 0
     assert json.loads((tmp_path / "out.json").read_text())["precision"] == "fp32"
+
+
+def test_a_calibration_without_thresholds_scores_nothing(bundle, ucla, tmp_path, monkeypatch, capsys):
+    floor = {"schema": "calib-floor/1", "up": [0.0, 1.0, 0.0], "height_m": 2.0, "orientation": 0, "measured": {}}
+    (tmp_path / "floor.json").write_text(json.dumps(floor))
+    flags = ("--data", f"nw_ucla:{ucla}", "--bundle", bundle.path, "--calib", tmp_path / "floor.json")
+    assert evaluate_line(monkeypatch, *flags) == 2
+    assert "holds no thresholds" in capsys.readouterr().err
