@@ -113,6 +113,8 @@ class LiveKnowledge(LiveBatches):
             raise UsageError(f"{config.knowledge} is of other clips; make it with these --data, --held-out and --fps")
         chances = weights(self.pool, parse_shares(config.share), labels=False)
         chances *= self.known.here.reshape(2, -1).all(axis=0)
+        if not chances.any():
+            raise UsageError(f"{config.knowledge} says nothing of any clip that --share draws; raise a set's share")
         self.chances = chances / chances.sum()
 
     def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Any, ...]]:

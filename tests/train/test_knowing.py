@@ -23,7 +23,7 @@ from train.fit import fit
 from train.knowing import LiveKnowledge
 from train.knowledge import __main__ as program
 from train.knowledge.__main__ import Describe
-from train.knowledge_folder import load, sentences
+from train.knowledge_folder import load, sentences, write
 from train.learner import Learner, under
 from train.pool import Pool, views
 from train.pretrain import Config, check, pretrain
@@ -183,6 +183,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, ucla, 
             pretrain(settings(tmp_path / "parts", ucla, knowledge), QUIET)
     pretrain(Config(out=tmp_path / "parts", resume=True), QUIET)
     same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_units_of_which_nothing_is_said_are_not_drawn(tmp_path, ucla, knowledge):
+    made = load(knowledge)
+    rows = made.language.copy()
+    rows[[0, 1, 10]] = 0  # a unit counts as known where its mirror image is known too
+    about = {"made": made.about["made"]}
+    write(tmp_path / "few", made.data, made.names, {"language.npy": rows}, None, about)
+    batches = LiveKnowledge(settings(tmp_path, ucla, tmp_path / "few"), CPU, QUIET)
+    assert (batches.chances > 0).tolist() == [False, False, False, True, True, True, True, True]
+    assert batches.known.unknown == 3 and batches.chances.sum() == pytest.approx(1)
+    rows[:8] = 0
+    write(tmp_path / "none", made.data, made.names, {"language.npy": rows}, None, about)
+    with pytest.raises(UsageError, match="says nothing of any clip that --share draws"):
+        LiveKnowledge(settings(tmp_path, ucla, tmp_path / "none"), CPU, QUIET)
 
 
 def test_knowledge_of_other_clips_is_refused(tmp_path, ucla, knowledge):
