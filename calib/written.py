@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from realtime.atomic import write_whole
 from realtime.errors import UsageError
 
 
@@ -26,12 +27,9 @@ def check_free(path: Path, replace: bool, flag: str = "--out") -> None:
 
 def write(path: Path, content: bytes, flag: str = "--out") -> None:
     """Writes so that a reader sees the old file or the new one, never half of one; UsageError where it cannot."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_whole(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UsageError(f"{flag} {path} cannot be written ({error.strerror}); name another file") from error
 
 
