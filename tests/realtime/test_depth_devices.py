@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,18 +53,23 @@ COLOR_BGR = np.full((720, 1280, 3), (10, 20, 30), np.uint8)
 Z = np.full((480, 640), 2000, np.uint16)
 
 
-def fake_realsense() -> Fake:
+def fake_realsense(sets: Iterable[str] = ()) -> Fake:
+    """sets: what those before the whole ones hold; a set without a stream gives a frame that is false."""
     lens = {"fx": 600.0, "fy": 600.0, "ppx": 300.0, "ppy": 200.0, "coeffs": [0.1, 0, 0, 0, 0]}
     # Column by column: a turn by 90 degrees about z.
     motion = SimpleNamespace(rotation=[0, 1, 0, -1, 0, 0, 0, 0, 1], translation=[0.015, 0, 0])
     color = Fake(get_intrinsics=says(SimpleNamespace(width=1280, height=720, **lens)))
     depth = Fake(get_intrinsics=says(SimpleNamespace(width=640, height=480, **lens)), get_extrinsics_to=says(motion))
     streams = {"color": Fake(as_video_stream_profile=says(color)), "depth": Fake(as_video_stream_profile=says(depth))}
-    frames = Fake(
-        get_color_frame=says(Fake(get_data=says(COLOR_BGR))), get_depth_frame=says(Fake(get_data=says(Z // 2)))
-    )
+    frames = {"color": says(Fake(get_data=says(COLOR_BGR))), "depth": says(Fake(get_data=says(Z // 2)))}
+
+    def wait_for_frames(_: int) -> Fake:
+        held = next(waiting, "color depth")
+        return Fake(**{f"get_{name}_frame": frame if name in held else says(None) for name, frame in frames.items()})
+
+    waiting = iter(sets)
     profile = Fake(get_stream=streams.__getitem__, get_depth_scale=says(0.002))  # two millimetres a unit
-    pipeline = Fake(start=says(profile), wait_for_frames=says(frames))
+    pipeline = Fake(start=says(profile), wait_for_frames=wait_for_frames)
     return Fake(pipeline=says(pipeline), stream=SimpleNamespace(color="color", depth="depth"))
 
 
@@ -141,3 +147,25 @@ def test_a_device_that_is_not_there_is_one_line_and_code_4(monkeypatch, name):
     monkeypatch.setitem(sys.modules, library, absent)
     with pytest.raises(SourceError, match=f"depth:{name}: No device connected; check its cable"):
         open_source(f"depth:{name}", fast=False)
+
+
+@pytest.mark.parametrize("sets", [("depth", "depth"), ("color", "color"), ("depth", "color", "depth", "")])
+def test_a_camera_whose_streams_do_not_begin_at_once_is_waited_for(monkeypatch, sets):
+    monkeypatch.setitem(sys.modules, "pyrealsense2", fake_realsense(sets))
+    opened = open_device("realsense")
+    assert opened.info.depth_size == (640, 480) and next(opened.frames).depth is not None
+
+
+def test_a_set_without_colour_under_way_is_passed_over_and_one_without_depth_has_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyrealsense2", fake_realsense(("color depth", "depth", "color", "depth")))
+    frames = open_device("realsense").frames
+    assert [next(frames).depth is not None for _ in range(3)] == [True, False, True]
+
+
+@pytest.mark.parametrize(("held", "words"), [("depth", "no colour pictures"), ("color", "no depth pictures")])
+def test_a_camera_that_gives_one_stream_only_is_one_line_and_code_4(monkeypatch, held, words):
+    for module in ("depth", "depth_realsense"):
+        monkeypatch.setattr(f"realtime.{module}.SILENCE_S", 0.2)
+    monkeypatch.setitem(sys.modules, "pyrealsense2", fake_realsense(itertools.repeat(held)))
+    with pytest.raises(SourceError, match=f"depth:realsense gives {words} for 0 s; check its cable"):
+        open_device("realsense")
