@@ -19,6 +19,7 @@ from calib.record_depth import synthetic_rig
 from realtime.calibration import load_calibration
 from realtime.lens import Lens
 from realtime.rig import Rig, make_rig
+from realtime.source import open_source
 
 BOARD = make_board("chessboard", "9x6", 25.0)
 DEPTH = Lens(640, 480, 525.0, 525.0, 316.0, 243.0, (-0.08, 0.05, -0.0005, 0.0004, 0.0), "pinhole", 0.0)
@@ -278,6 +279,30 @@ def test_a_recording_is_made_stated_and_drawn(calibrate, tmp_path):
     ):
         code, said = calibrate(None, *flags, "--out", tmp_path / "no", prog=record_depth)
         assert code == 2 and words in said
+
+
+def test_lenses_that_do_not_fit_are_refused_before_anything_is_written(calibrate, tmp_path):
+    """Stated ones that are wrong are no hindrance where measured ones are named."""
+    made = tmp_path / "made"
+    assert calibrate(None, "--source", "synthetic", "--seconds", 0.3, "--out", made, prog=record_depth)[0] == 0
+    good = synthetic_rig().document()
+    bad = {**good, "color": {**good["color"], "width": 1280, "height": 720}}
+    for name, document in (("good", good), ("bad", bad)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    flags = ("--source", f"depth:{made}", "--out", tmp_path / "again")
+    words = "its colour pictures are 640x480, the colour lens was measured on 1280x720"
+    code, said = calibrate(None, *flags, "--calib", tmp_path / "bad.json", prog=record_depth)
+    assert (code, words in said, (tmp_path / "again").exists()) == (4, True, False), said
+    about = json.loads((made / "depth.json").read_text())
+    stated = {key: value for key, value in bad.items() if key not in ("schema", "measured")}
+    (made / "depth.json").write_text(json.dumps({**about, "rig": stated}))
+    code, said = calibrate(None, "--source", f"depth:{made}")
+    assert (code, words in said, (tmp_path / "rig.json").exists()) == (4, True, False), said
+    code, said = calibrate(None, *flags, prog=record_depth)
+    assert (code, words in said, (tmp_path / "again").exists()) == (4, True, False), said
+    code, said = calibrate(None, *flags, "--calib", tmp_path / "good.json", prog=record_depth)
+    assert code == 0, said
+    assert open_source(f"depth:{tmp_path / 'again'}", fast=True).info.rig == synthetic_rig()
 
 
 def test_edges_are_the_near_sides_of_steps():

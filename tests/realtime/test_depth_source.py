@@ -192,8 +192,6 @@ def _spoil(folder: Path, how: str) -> None:
         ("8 bit", r"000000.png is uint8 \(240, 320\), and depth must be one 16-bit channel"),
         ("3 channels", "depth must be one 16-bit channel"),
         ("truncated png", "depth/000000.png"),
-        ("other shape", "depth pictures are 320x200, the depth lens was measured on 320x240"),
-        ("lens of another shape", "depth pictures are 320x240, the depth lens was measured on 320x200"),
         ("no lens", "rig.color. must be an object, got 3"),
         ("no rotation", "'rotation' must be a rotation: rows of length 1, at right angles, no mirror"),
         ("mirror", "no mirror"),
@@ -214,6 +212,28 @@ def test_bad_recordings_are_refused_by_name(copy: Path, how: str, words: str):
     with pytest.raises(SourceError, match=words) as caught:
         frames_of(f"depth:{copy}")
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value) and "hall" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("other shape", "depth pictures are 320x200, the depth lens was measured on 320x240"),
+        ("lens of another shape", "depth pictures are 320x240, the depth lens was measured on 320x200"),
+    ],
+)
+def test_stated_lenses_of_another_shape_are_refused_where_nothing_was_measured(line, copy, how, words, capfd):
+    _spoil(copy, how)
+    assert line("--source", f"depth:{copy}", "--fast") == 4
+    said = capfd.readouterr().err
+    assert words in said and "source hall" in said
+
+
+def test_stated_lenses_of_another_shape_do_not_stop_measured_ones(line, copy, tmp_path, capfd):
+    _spoil(copy, "lens of another shape")
+    rig = tmp_path / "rig.json"
+    rig.write_text(json.dumps(RIG.document({"verdict": "good"})))
+    assert line("--source", f"depth:{copy}", "--fast", "--calib", rig) == 0
+    assert "as measured (--calib)" in capfd.readouterr().err
 
 
 def test_a_folder_without_anything_and_a_name_that_is_none_are_refused(tmp_path: Path):
