@@ -36,6 +36,11 @@ def read_plain(path: Path) -> np.ndarray | None:
     return _read(path, cv2.IMREAD_UNCHANGED)
 
 
+def read_deep(path: Path) -> np.ndarray | None:
+    """A picture file upright by its EXIF mark, of its own type, grey or BGR, such as (H, W) uint16; None as above."""
+    return _read(path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+
+
 def decoded(packed: np.ndarray, how: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     """A JPEG, PNG or other picture in memory, (n,) uint8, as (H, W, 3) uint8 BGR, or as `how` says; None as above."""
     width, height = _stated_size(packed.data)

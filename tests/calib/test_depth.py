@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from calib import depth as program
 from calib import record_depth, stereo, synthetic
 from calib.board import make_board
 from calib.depth_picture import edges
+from calib.pairs import read_infrared
 from calib.record_depth import synthetic_rig
 from realtime.calibration import load_calibration
 from realtime.lens import Lens
@@ -151,6 +153,35 @@ def test_charuco_boards_need_not_be_whole(calibrate, tmp_path):
     code, said = calibrate(tmp_path / "c", "--board", "charuco")
     assert code == 0, said
     assert "over 8 pairs" in said or "over 7 pairs" in said  # matched by the numbers in their names
+
+
+def marked(picture: np.ndarray) -> bytes:
+    """A JPEG that is stored upside down, with an EXIF mark that says so."""
+    content = cv2.imencode(".jpg", np.ascontiguousarray(picture[::-1, ::-1]), (cv2.IMWRITE_JPEG_QUALITY, 98))[1]
+    entry = struct.pack(">HHHIHH", 1, 0x0112, 3, 1, 3, 0) + b"\0\0\0\0"
+    mark = b"Exif\0\0MM\0*\0\0\0\x08" + entry
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(mark) + 2) + mark + content.tobytes()[2:]
+
+
+def test_pictures_are_turned_by_their_own_mark_as_everywhere_else(calibrate, copy, tmp_path):
+    for path in (copy / "color").iterdir():
+        path.with_suffix(".jpg").write_bytes(marked(cv2.imread(str(path))))
+        path.unlink()
+    code, said = calibrate(copy)
+    assert code == 0, said
+    rig = load_calibration(tmp_path / "rig.json").rig
+    assert rig is not None and stereo.angle_of(np.array(rig.rotation).T @ np.array(TRUTH.rotation)) < 0.15
+
+
+def test_infrared_pictures_are_turned_too_and_keep_their_16_bits(tmp_path):
+    picture = np.zeros((48, 64), np.uint8)
+    picture[:8, :8] = 255
+    (tmp_path / "8.jpg").write_bytes(marked(picture))
+    cv2.imwrite(str(tmp_path / "16.png"), picture.astype(np.uint16) // 8 + 300)
+    for name in ("8.jpg", "16.png"):
+        seen = read_infrared(tmp_path / name)
+        assert seen[:6, :6].min() > 240 and seen[-6:, -6:].max() < 15
+    assert read_infrared(tmp_path / "none.png") is None
 
 
 def test_known_lenses_are_taken_as_they_are(calibrate, taken, tmp_path):
