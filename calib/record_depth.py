@@ -78,11 +78,11 @@ def run(config: Config, console: Console) -> int:
         raise UsageError(f"--source must begin with depth:, such as depth:oak, or be synthetic, got {config.source}")
     with closing(open_source(config.source, fast=True)) as source:
         info = source.info
-        rig = measured or info.rig
-        if rig is not None:  # before it records pictures that no line could use
+        known = measured or info.rig
+        if known is not None:  # before it records pictures that no line could use
             size = (info.width, info.height) if info.width and info.height else None
-            rig.fits(size, info.depth_size, config.source)
-        _write(config, rig, info.fps or 30.0, _sights(source), console)
+            known.fits(size, info.depth_size, config.source)
+        _write(config, known, info.fps or 30.0, _sights(source), console)
     return 0
 
 

@@ -35,7 +35,8 @@ def write(path: Path, content: bytes, flag: str = "--out") -> None:
 
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """A calibration as JSON that people can read."""
-    write(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write(path, text.encode(errors="backslashreplace"))  # names of files may be no text; JSON escapes them so, too
 
 
 def say(console: Console, text: str, style: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -334,6 +335,16 @@ def test_lenses_that_do_not_fit_are_refused_before_anything_is_written(calibrate
     code, said = calibrate(None, *flags, "--calib", tmp_path / "good.json", prog=record_depth)
     assert code == 0, said
     assert open_source(f"depth:{tmp_path / 'again'}", fast=True).info.rig == synthetic_rig()
+
+
+def test_a_recording_whose_name_is_no_text_can_be_stated(calibrate, tmp_path):
+    made = tmp_path / os.fsdecode(b"fl\xfcr")
+    code, said = calibrate(None, "--source", "synthetic", "--seconds", 0.3, "--out", made, prog=record_depth)
+    assert code == 0, said
+    code, said = calibrate(None, "--source", f"depth:{made}")
+    assert code == 0, said
+    assert load_calibration(tmp_path / "rig.json").rig == synthetic_rig()
+    assert json.loads((tmp_path / "rig.json").read_text())["measured"]["from"] == f"stated by depth:{made}"
 
 
 def test_edges_are_the_near_sides_of_steps():
