@@ -58,6 +58,10 @@ def _video(path: Path, count: int) -> list[np.ndarray]:
 
 
 def _decoded(path: Path):
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # OpenCV would crash
+        raise UsageError(f"{path} has a name that is not valid Unicode; rename it, or the folder it is in") from error
     video = cv2.VideoCapture(str(path))
     try:
         while True:
