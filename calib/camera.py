@@ -24,8 +24,8 @@ from calib.coverage import Coverage
 from calib.lens_fit import Fit, Model, fit_without_outliers, hold_out
 from calib.live import Capture, Told, play, until
 from calib.map_picture import draw_map
-from calib.verdict import LEAST_VIEWS, Verdict, check_coverage, check_fit, check_views, judge, unsure_percent
-from calib.views import Finder, Reading, View, list_pictures, read_folder
+from calib.verdict import Verdict, check_coverage, check_fit, check_views, judge, unsure_percent
+from calib.views import LEAST_VIEWS, Finder, Reading, View, list_pictures, read_folder
 from calib.written import say
 from realtime.command import run_command
 from realtime.errors import UsageError

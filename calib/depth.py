@@ -253,14 +253,17 @@ def about(found: Stereo, hold_out_px: float, pairs: Sequence[Pair], board: Board
 def _stated(source: str) -> tuple[Rig, dict[str, Any], str]:
     """What a device or a recording says of itself."""
     with closing(open_source(source, fast=True)) as opened:
-        rig, named = opened.info.rig, opened.info.id
+        info = opened.info
+    rig = info.rig
     if rig is None:
         raise SourceError(
             f"{source} states nothing of its lenses; take pictures of a board with both cameras, and name their "
             "folders with --color and --infrared"
         )
+    size = (info.width, info.height) if info.width and info.height else None
+    rig.fits(size, info.depth_size, source)
     verdict = (
-        f"stated by {named}, not measured: the cameras are {1000 * rig.baseline_m:.1f} mm apart and turned by "
+        f"stated by {info.id}, not measured: the cameras are {1000 * rig.baseline_m:.1f} mm apart and turned by "
         f"{rig.angle_deg:.2f} degrees; --picture shows whether depth and colours meet"
     )
     date = datetime.now().astimezone().isoformat(timespec="seconds")

@@ -190,6 +190,8 @@ def _depth_of(source: Source, rig: Rig | None, seen: _Seen, tell: Callable[[str]
     if source.info.depth_size is None:
         raise UsageError(f"{source.info.id} has no depth; leave --from depth out, or name one such as depth:FOLDER")
     seen.rig, last_ns = rig or source.info.rig, -DEPTH_EVERY_NS
+    if seen.rig is not None:
+        seen.rig.fits(None, source.info.depth_size, f"source {source.info.id}")
     for item in source:
         if isinstance(item, Frame) and item.depth is not None and item.captured_ns - last_ns >= DEPTH_EVERY_NS:
             if seen.rig is not None:

@@ -59,6 +59,10 @@ def find_floor_in_depth(pictures: Sequence[np.ndarray], lens: Lens, guess: np.nd
     """
     if not len(pictures):
         raise UsageError("no depth picture came; check the depth camera, or measure from people instead")
+    sizes = sorted({picture.shape[::-1] for picture in pictures})
+    if len(sizes) > 1:
+        told = " and ".join(f"{width}x{height}" for width, height in sizes)
+        raise UsageError(f"the depth pictures are {told}; name sources of one camera, at one size")
     depth = median_depth(pictures)
     share = float(np.isfinite(depth).mean())
     if share < LEAST_DEPTH:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from calib import vision
 from calib.board import Board
 from calib.stereo import Pair, angle_of, start_of
 from calib.views import LEAST_CORNERS, Finder, LeftOut, View, blurred
 from realtime.errors import SourceError, UsageError
-from realtime.image import read_plain
+from realtime.image import read_deep
 from realtime.lens import Lens
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -65,13 +66,13 @@ def _last_number(path: Path) -> int | None:
     return int(found[-1]) if found else None
 
 
-def read_grey(path: Path) -> np.ndarray | None:
-    """A picture of either camera as (H, W) uint8; None where it cannot be read.
+def read_infrared(path: Path) -> np.ndarray | None:
+    """An infrared picture as (H, W) uint8, upright by its own mark; None where it cannot be read.
 
-    Infrared pictures often have 16 bits of which few are used: what is dark and what is bright in them is spread.
+    They often have 16 bits of which few are used: what is dark and what is bright in them is spread.
     """
-    image = read_plain(path)
-    if image is None or image.ndim not in (2, 3):
+    image = read_deep(path)
+    if image is None:
         return None
     if image.ndim == 3:
         image = image[..., :3].astype(np.float32) @ np.array((0.114, 0.587, 0.299), np.float32)
@@ -89,8 +90,8 @@ def read_pairs(files: list[tuple[Path, Path]], board: Board, each: Callable[[int
     for done, paths in enumerate(files):
         each(done, len(files))
         views = []
-        for what, path in zip(sizes, paths, strict=True):
-            picture = read_grey(path)
+        for what, read, path in zip(sizes, (vision.read_picture, read_infrared), paths, strict=True):
+            picture = read(path)
             if picture is None:
                 seen.left_out.append(LeftOut(f"{what} {path.name}", "unreadable", "it cannot be read: damaged?"))
                 break

@@ -77,7 +77,12 @@ def run(config: Config, console: Console) -> int:
     if not config.source.startswith("depth:"):
         raise UsageError(f"--source must begin with depth:, such as depth:oak, or be synthetic, got {config.source}")
     with closing(open_source(config.source, fast=True)) as source:
-        _write(config, measured or source.info.rig, source.info.fps or 30.0, _sights(source), console)
+        info = source.info
+        known = measured or info.rig
+        if known is not None:  # before it records pictures that no line could use
+            size = (info.width, info.height) if info.width and info.height else None
+            known.fits(size, info.depth_size, config.source)
+        _write(config, known, info.fps or 30.0, _sights(source), console)
     return 0
 
 

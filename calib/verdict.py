@@ -11,10 +11,9 @@ from calib import vision
 from calib.board import Board
 from calib.coverage import LEAST, Coverage
 from calib.lens_fit import Fit, Model
-from calib.views import Reading
+from calib.views import LEAST_VIEWS, Reading
 from realtime.errors import UsageError
 
-LEAST_VIEWS = 8
 LEAST_DISTINCT = 5  # views that differ
 MOST_RMS_PX = 1.0
 SAME_WAY = 12.0  # degrees between the two boards that lean apart most: below, the focal length cannot be told

@@ -17,6 +17,7 @@ from calib.board import Board
 from realtime.errors import SourceError, UsageError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LEAST_VIEWS = 8  # that make a calibration
 LEAST_CORNERS = 12  # of a ChArUco board that is seen in part
 LEAST_SHARE = 0.25  # and of its corners
 EDGE_PX = 5.0  # an edge wider than this, in pictures of up to 1280 pixels, is blurred; a sharp one is 1.5 to 3
@@ -143,7 +144,9 @@ def list_pictures(folder: Path) -> list[Path]:
     except OSError as error:
         raise SourceError(f"--images {folder}: {error.strerror}; check its permissions") from error
     if not files:
-        raise SourceError(f"--images {folder} is empty; put at least 10 pictures of the board into it")
+        raise SourceError(
+            f"--images {folder} is empty; put {LEAST_VIEWS} pictures of the board into it at least, better 15 to 30"
+        )
     found = [one for one in files if one.suffix.lower() in PICTURES]
     if not found:
         raise SourceError(

@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from realtime.image import read_picture as read_colors
+
 LONGEST = 1280  # pixels a side in which a board is searched; its corners are then refined in the whole picture
 TABLE = cv2.aruco.DICT_4X4_250  # 4 x 4 bits: the largest cells, so the farthest seen
 MARKERS = 250  # in that table
@@ -35,12 +37,7 @@ class Solved:
 
 def read_picture(path: Path) -> np.ndarray | None:
     """The picture in grey, upright by its own mark; None where it cannot be read."""
-    cv2.setLogLevel(0)
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error):
-        return None
+    image = read_colors(path)
     return None if image is None else grey(image)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from realtime.atomic import write_whole
 from realtime.errors import UsageError
 
 
@@ -26,18 +27,16 @@ def check_free(path: Path, replace: bool, flag: str = "--out") -> None:
 
 def write(path: Path, content: bytes, flag: str = "--out") -> None:
     """Writes so that a reader sees the old file or the new one, never half of one; UsageError where it cannot."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_whole(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UsageError(f"{flag} {path} cannot be written ({error.strerror}); name another file") from error
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """A calibration as JSON that people can read."""
-    write(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write(path, text.encode(errors="backslashreplace"))  # names of files may be no text; JSON escapes them so, too
 
 
 def say(console: Console, text: str, style: str = "") -> None:

@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 
 from realtime.errors import SourceError
 from realtime.feed import SILENCE_S, Opened, SourceInfo, Tally, after_first, topic_id
+from realtime.image import MOST_PIXELS, read_picture
 from realtime.pipe import Pipe
 from realtime.schema import SECOND_NS, Frame
 from realtime.secrets import redacted, sendable
@@ -35,7 +36,6 @@ from realtime.secrets import redacted, sendable
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SCHEMES = ("rtsp", "rtsps", "http", "https", "tcp", "udp", "rtp")
 OPEN_READ_TIMEOUT_S = (SILENCE_S, SILENCE_S)
-MOST_PIXELS = 64_000_000  # 8K has 33 million; more is no camera, and would fill the memory
 FIRST_BYTES_S = 8.0  # a named pipe is waited for so long when it is opened
 BACKLOG_NS = SECOND_NS  # a stream's first pictures are left out for so long at most
 HELD_NS = 400_000_000  # after a silence of more than this a picture's own time is looked at
@@ -387,9 +387,8 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _image_frames(paths: list[Path], fps: float, mirror: bool, tally: Tally) -> Iterator[Frame]:
-    cv2.setLogLevel(0)
     for index, path in enumerate(paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned upright by its EXIF mark
+        image = read_picture(path)
         if image is None:
             if not tally.corrupt:
                 log.warning("picture %s cannot be read; it and others like it are left out", path)

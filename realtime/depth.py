@@ -8,14 +8,15 @@ asked for.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from realtime.depth_source import DepthSource
+from realtime.depth_source import DepthSource, Sight
 from realtime.errors import SourceError
-from realtime.feed import Opened, SourceInfo, after_first
+from realtime.feed import SILENCE_S, Opened, SourceInfo, after_first
 from realtime.schema import Frame
 
 DEVICES = ("orbbec", "realsense", "oak")
@@ -53,7 +54,10 @@ def open_recorded(path: Path) -> Opened:
 
 
 def opened(source: DepthSource) -> Opened:
-    """A depth source as one that plays; its first sight is read now, so that a bad one is refused on opening."""
+    """A depth source as one that plays; its first sight is read now, so that a bad one is refused on opening.
+
+    Whether the lenses it states are those of its pictures is left to who takes them: measured ones come first.
+    """
     try:
         first, frames = after_first(
             _frames(source), f"{source.named}: it gives no picture at all; record it again, or check its cable"
@@ -65,21 +69,32 @@ def opened(source: DepthSource) -> Opened:
     return Opened(info, frames, source.close, source.tally)
 
 
+def _first(source: DepthSource) -> Sight | None:
+    """The first sight; of a camera, whose two streams do not begin at once, the first with depth within SILENCE_S."""
+    until_s = time.monotonic() + SILENCE_S
+    sight = source.read()
+    while source.live and sight is not None and sight.depth is None and time.monotonic() < until_s:
+        sight = source.read()
+    return sight
+
+
 def _info(source: DepthSource, first: Frame) -> SourceInfo:
     assert first.image is not None
     if first.depth is None:
-        raise SourceError(f"{source.named}: its first picture has no depth; record it again, or leave depth: out")
+        raise SourceError(
+            f"{source.named} gives no depth pictures for {SILENCE_S:.0f} s; check its cable (USB 3) and power"
+            if source.live
+            else f"{source.named}: its first picture has no depth; record it again, or leave depth: out"
+        )
     (height, width), size = first.image.shape[:2], (first.depth.shape[1], first.depth.shape[0])
-    if source.rig is not None:
-        source.rig.fits((width, height), size, source.named)
     return SourceInfo(
         source.id, source.kind, width, height, source.fps, live=source.live, depth_size=size, rig=source.rig
     )
 
 
 def _frames(source: DepthSource) -> Iterator[Frame]:
-    index, size = 0, None
-    while (sight := source.read()) is not None:
+    index, size, sight = 0, None, _first(source)
+    while sight is not None:
         depth = sight.depth
         if depth is not None and (depth.dtype != np.uint16 or depth.ndim != 2):
             raise SourceError(
@@ -92,4 +107,4 @@ def _frames(source: DepthSource) -> Iterator[Frame]:
             source.tally.corrupt += 1
             depth = None
         yield Frame(index, sight.captured_ns, sight.image, depth=depth)
-        index += 1
+        index, sight = index + 1, source.read()

@@ -52,14 +52,9 @@ class RealSense:
         """The next pair; its time is that of its arrival."""
         if self._pipeline is None:
             return None
-        try:
-            frames = self._pipeline.wait_for_frames(int(SILENCE_S * 1000))
-        except RuntimeError as error:
-            raise SourceError(f"{self.named} was lost: {error}; check its cable and power") from error
+        frames = self._waited()
         captured_ns = time.monotonic_ns()
         color, depth = frames.get_color_frame(), frames.get_depth_frame()
-        if not color:
-            raise SourceError(f"{self.named} gives no colour pictures; check its cable (USB 3)")
         image = np.array(color.get_data(), np.uint8)  # a copy: the library takes its buffers back
         if not depth:
             return Sight(captured_ns, image, None)
@@ -73,6 +68,18 @@ class RealSense:
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.stop()
+
+    def _waited(self) -> Any:
+        """The next frames with a colour picture: the first ones, and some under way, may hold depth only."""
+        until_s = time.monotonic() + SILENCE_S
+        while (left_s := until_s - time.monotonic()) > 0:
+            try:
+                frames = self._pipeline.wait_for_frames(max(int(left_s * 1000), 1))
+            except RuntimeError as error:
+                raise SourceError(f"{self.named} was lost: {error}; check its cable and power") from error
+            if frames.get_color_frame():
+                return frames
+        raise SourceError(f"{self.named} gives no colour pictures for {SILENCE_S:.0f} s; check its cable (USB 3)")
 
 
 def _lens(profile: Any) -> Lens:

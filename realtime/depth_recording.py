@@ -147,10 +147,12 @@ class RecordedDepth:
         return np.clip(np.rint(depth * self._unit_mm), 0, 65535).astype(np.uint16)
 
     def _inside(self, name: str) -> Path:
-        """A picture of the folder; a recording may not name files elsewhere."""
-        if os.path.isabs(name) or ".." in Path(name).parts:
+        """A picture of the folder; a recording may not name files elsewhere, nor lead to them by links."""
+        path = self.folder / name
+        away = os.path.isabs(name) or ".." in Path(name).parts
+        if away or (os.path.isfile(path) and not path.resolve().is_relative_to(self.folder.resolve())):
             raise SourceError(f"{self.named}: {short(name)} leads out of the folder; {REMEDY}")
-        return self.folder / name
+        return path
 
     def _lose(self, why: str) -> None:
         if not self.tally.corrupt:
@@ -182,13 +184,11 @@ class DepthWriter:
     def write(self, captured_ns: int, image: np.ndarray, depth: np.ndarray | None) -> None:
         """Adds a frame: (H, W, 3) uint8 BGR and (h, w) uint16 millimetres. Times grow."""
         names = {"color": f"color/{self.count:06d}{self._picture}"}
-        written = write_picture(self._folder / names["color"], image)
-        if depth is not None:
-            names["depth"] = f"depth/{self.count:06d}.png"
-            written = write_picture(self._folder / names["depth"], depth) and written
         try:
-            if not written:
-                raise OSError(28, "a picture could not be written")
+            write_picture(self._folder / names["color"], image)
+            if depth is not None:
+                names["depth"] = f"depth/{self.count:06d}.png"
+                write_picture(self._folder / names["depth"], depth)
             self._lines.write(json.dumps({"t_ms": round(captured_ns / MS_NS, 3), "depth": None, **names}) + "\n")
             self._lines.flush()
         except OSError as error:

@@ -117,6 +117,11 @@ class Lens:
         return lens
 
     @property
+    def straight(self) -> bool:
+        """Whether it bends nothing; a fisheye always does, also with coefficients that are all 0."""
+        return self.model == "pinhole" and not any(self.distortion)
+
+    @property
     def whole(self) -> bool:
         """Whether the model holds over the whole picture, to its corners."""
         corners = np.array([(x, y) for x in (0, self.width) for y in (0, self.height)])

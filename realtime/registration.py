@@ -36,7 +36,7 @@ class Registration:
         self._scale = np.array(color, np.float32) / (rig.color.width, rig.color.height)
         finer = (rig.color.fx * self._scale[0]) / (rig.depth.fx * width / rig.depth.width)
         self._splat = max(int(np.ceil(finer - 0.01)), 1)  # pixels a side that one depth pixel covers
-        self._same = rig.registered and color == depth and not (straight and any(rig.color.distortion))
+        self._same = rig.registered and color == depth and (rig.color.straight or not straight)
 
     def __call__(self, depth: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """(h, w) uint16 millimetres from the depth camera -> (H, W) uint16 millimetres from the colour camera.
@@ -83,7 +83,7 @@ class Registration:
     def _pixels(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where points in front of the colour camera, (n,) each, fall in the registered picture."""
         lens = self._rig.color
-        if self._straight or (not any(lens.distortion) and lens.model == "pinhole"):
+        if self._straight or lens.straight:
             fx, fy = np.float32(lens.fx * self._scale[0]), np.float32(lens.fy * self._scale[1])
             cx, cy = ((np.array((lens.cx, lens.cy)) + 0.5) * self._scale - 0.5).astype(np.float32)
             return x / z * fx + cx, y / z * fy + cy

@@ -131,7 +131,7 @@ def charuco(folder: Path, good: Path) -> None:
 
 
 BROKEN = {
-    "empty folder": (empty, SourceError, "is empty; put at least 10"),
+    "empty folder": (empty, SourceError, "is empty; put 8 pictures of the board into it at least"),
     "no pictures": (no_pictures, SourceError, "none of its 1 files is a picture.*notes.txt"),
     "text called .jpg": (text_called_jpg, SourceError, "none of its 10 pictures can be read"),
     "damaged": (all_damaged_but_a_few, UsageError, "8 of 12 pictures are damaged.*copy them again"),

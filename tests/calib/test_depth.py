@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from calib import depth as program
 from calib import record_depth, stereo, synthetic
 from calib.board import make_board
 from calib.depth_picture import edges
+from calib.pairs import read_infrared
 from calib.record_depth import synthetic_rig
 from realtime.calibration import load_calibration
 from realtime.lens import Lens
 from realtime.rig import Rig, make_rig
+from realtime.source import open_source
 
 BOARD = make_board("chessboard", "9x6", 25.0)
 DEPTH = Lens(640, 480, 525.0, 525.0, 316.0, 243.0, (-0.08, 0.05, -0.0005, 0.0004, 0.0), "pinhole", 0.0)
@@ -152,6 +156,35 @@ def test_charuco_boards_need_not_be_whole(calibrate, tmp_path):
     assert "over 8 pairs" in said or "over 7 pairs" in said  # matched by the numbers in their names
 
 
+def marked(picture: np.ndarray) -> bytes:
+    """A JPEG that is stored upside down, with an EXIF mark that says so."""
+    content = cv2.imencode(".jpg", np.ascontiguousarray(picture[::-1, ::-1]), (cv2.IMWRITE_JPEG_QUALITY, 98))[1]
+    entry = struct.pack(">HHHIHH", 1, 0x0112, 3, 1, 3, 0) + b"\0\0\0\0"
+    mark = b"Exif\0\0MM\0*\0\0\0\x08" + entry
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(mark) + 2) + mark + content.tobytes()[2:]
+
+
+def test_pictures_are_turned_by_their_own_mark_as_everywhere_else(calibrate, copy, tmp_path):
+    for path in (copy / "color").iterdir():
+        path.with_suffix(".jpg").write_bytes(marked(cv2.imread(str(path))))
+        path.unlink()
+    code, said = calibrate(copy)
+    assert code == 0, said
+    rig = load_calibration(tmp_path / "rig.json").rig
+    assert rig is not None and stereo.angle_of(np.array(rig.rotation).T @ np.array(TRUTH.rotation)) < 0.15
+
+
+def test_infrared_pictures_are_turned_too_and_keep_their_16_bits(tmp_path):
+    picture = np.zeros((48, 64), np.uint8)
+    picture[:8, :8] = 255
+    (tmp_path / "8.jpg").write_bytes(marked(picture))
+    cv2.imwrite(str(tmp_path / "16.png"), picture.astype(np.uint16) // 8 + 300)
+    for name in ("8.jpg", "16.png"):
+        seen = read_infrared(tmp_path / name)
+        assert seen[:6, :6].min() > 240 and seen[-6:, -6:].max() < 15
+    assert read_infrared(tmp_path / "none.png") is None
+
+
 def test_known_lenses_are_taken_as_they_are(calibrate, taken, tmp_path):
     for name, lens in (("c", TRUTH.color), ("d", TRUTH.depth)):
         document = {"schema": "calib-camera/1", **lens.described(), "measured": {}}
@@ -278,6 +311,40 @@ def test_a_recording_is_made_stated_and_drawn(calibrate, tmp_path):
     ):
         code, said = calibrate(None, *flags, "--out", tmp_path / "no", prog=record_depth)
         assert code == 2 and words in said
+
+
+def test_lenses_that_do_not_fit_are_refused_before_anything_is_written(calibrate, tmp_path):
+    """Stated ones that are wrong are no hindrance where measured ones are named."""
+    made = tmp_path / "made"
+    assert calibrate(None, "--source", "synthetic", "--seconds", 0.3, "--out", made, prog=record_depth)[0] == 0
+    good = synthetic_rig().document()
+    bad = {**good, "color": {**good["color"], "width": 1280, "height": 720}}
+    for name, document in (("good", good), ("bad", bad)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    flags = ("--source", f"depth:{made}", "--out", tmp_path / "again")
+    words = "its colour pictures are 640x480, the colour lens was measured on 1280x720"
+    code, said = calibrate(None, *flags, "--calib", tmp_path / "bad.json", prog=record_depth)
+    assert (code, words in said, (tmp_path / "again").exists()) == (4, True, False), said
+    about = json.loads((made / "depth.json").read_text())
+    stated = {key: value for key, value in bad.items() if key not in ("schema", "measured")}
+    (made / "depth.json").write_text(json.dumps({**about, "rig": stated}))
+    code, said = calibrate(None, "--source", f"depth:{made}")
+    assert (code, words in said, (tmp_path / "rig.json").exists()) == (4, True, False), said
+    code, said = calibrate(None, *flags, prog=record_depth)
+    assert (code, words in said, (tmp_path / "again").exists()) == (4, True, False), said
+    code, said = calibrate(None, *flags, "--calib", tmp_path / "good.json", prog=record_depth)
+    assert code == 0, said
+    assert open_source(f"depth:{tmp_path / 'again'}", fast=True).info.rig == synthetic_rig()
+
+
+def test_a_recording_whose_name_is_no_text_can_be_stated(calibrate, tmp_path):
+    made = tmp_path / os.fsdecode(b"fl\xfcr")
+    code, said = calibrate(None, "--source", "synthetic", "--seconds", 0.3, "--out", made, prog=record_depth)
+    assert code == 0, said
+    code, said = calibrate(None, "--source", f"depth:{made}")
+    assert code == 0, said
+    assert load_calibration(tmp_path / "rig.json").rig == synthetic_rig()
+    assert json.loads((tmp_path / "rig.json").read_text())["measured"]["from"] == f"stated by depth:{made}"
 
 
 def test_edges_are_the_near_sides_of_steps():

@@ -214,6 +214,8 @@ def test_depth_without_a_floor_is_refused():
         find_floor_in_depth([np.zeros((240, 320), np.uint16)], LENS)
     with pytest.raises(UsageError, match="no depth picture"):
         find_floor_in_depth([], LENS)
+    with pytest.raises(UsageError, match="160x120 and 320x240"):  # of two sources
+        find_floor_in_depth([wall, np.zeros((120, 160), np.uint16)], LENS)
 
 
 class Lying:

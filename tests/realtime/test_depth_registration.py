@@ -104,6 +104,17 @@ def test_flying_pixels_go_and_edges_stay():
     np.testing.assert_array_equal(without_flying(holes), holes)  # a hole is no neighbour
 
 
+def test_a_fisheye_bends_also_where_its_coefficients_are_all_zero():
+    lens = Lens(640, 480, 300.0, 300.0, 320.0, 240.0, (0.0,) * 4, "fisheye", 0.0)
+    assert not lens.straight and replace(lens, model="pinhole", distortion=(0.0,) * 5).straight
+    registration = Registration(make_rig(lens, lens, np.eye(3), np.zeros(3)), COLOR, COLOR, straight=True)
+    depth = np.zeros(COLOR[::-1], np.uint16)
+    depth[235:246, 445:456] = 2000
+    column, row = registration.straightened(lens.rays(np.array((450.0, 240.0)), *COLOR))
+    laid = registration(depth)
+    assert laid[round(float(row)), round(float(column))] == 2000 and not laid[240, 450]
+
+
 @pytest.mark.parametrize("bad", [np.zeros((120, 320), np.uint16), np.zeros((240, 320), np.float32)])
 def test_another_size_or_type_is_refused(bad):
     with pytest.raises(ValueError, match=r"depth must be \(240, 320\) uint16, got"):

@@ -1,21 +1,19 @@
-"""--source depth: a recorded folder through the whole line, what is refused and how, and devices behind fakes."""
+"""--source depth: a recorded folder through the whole line, and what is refused and how."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from realtime import run as program
-from realtime.depth import device, open_device
 from realtime.depth_recording import DepthWriter
 from realtime.errors import LineError, SourceError, UsageError
 from realtime.recording import open_recording
@@ -87,7 +85,7 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth) -> Iterator[Cal
     hands = write_hands(tmp_path / "hands")
     rng = np.random.default_rng(1)
     known = {round(1000 * number / FPS): guess(joints, rng, 1.0) for number, joints in enumerate(truth)}
-    monkeypatch.setattr(program, "open_pose", lambda *_, **__: (Knows(dict(known)), "pose: the truth"))
+    monkeypatch.setattr("realtime.stage.open_pose", lambda *_, **__: (Knows(dict(known)), "pose: the truth"))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*flags: object) -> int:
@@ -194,8 +192,6 @@ def _spoil(folder: Path, how: str) -> None:
         ("8 bit", r"000000.png is uint8 \(240, 320\), and depth must be one 16-bit channel"),
         ("3 channels", "depth must be one 16-bit channel"),
         ("truncated png", "depth/000000.png"),
-        ("other shape", "depth pictures are 320x200, the depth lens was measured on 320x240"),
-        ("lens of another shape", "depth pictures are 320x240, the depth lens was measured on 320x200"),
         ("no lens", "rig.color. must be an object, got 3"),
         ("no rotation", "'rotation' must be a rotation: rows of length 1, at right angles, no mirror"),
         ("mirror", "no mirror"),
@@ -216,6 +212,28 @@ def test_bad_recordings_are_refused_by_name(copy: Path, how: str, words: str):
     with pytest.raises(SourceError, match=words) as caught:
         frames_of(f"depth:{copy}")
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value) and "hall" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("other shape", "depth pictures are 320x200, the depth lens was measured on 320x240"),
+        ("lens of another shape", "depth pictures are 320x240, the depth lens was measured on 320x200"),
+    ],
+)
+def test_stated_lenses_of_another_shape_are_refused_where_nothing_was_measured(line, copy, how, words, capfd):
+    _spoil(copy, how)
+    assert line("--source", f"depth:{copy}", "--fast") == 4
+    said = capfd.readouterr().err
+    assert words in said and "source hall" in said
+
+
+def test_stated_lenses_of_another_shape_do_not_stop_measured_ones(line, copy, tmp_path, capfd):
+    _spoil(copy, "lens of another shape")
+    rig = tmp_path / "rig.json"
+    rig.write_text(json.dumps(RIG.document({"verdict": "good"})))
+    assert line("--source", f"depth:{copy}", "--fast", "--calib", rig) == 0
+    assert "as measured (--calib)" in capfd.readouterr().err
 
 
 def test_a_folder_without_anything_and_a_name_that_is_none_are_refused(tmp_path: Path):
@@ -263,129 +281,51 @@ def test_a_writer_overwrites_nothing(copy: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "command"),
+    "spoil",
     [
-        ("orbbec", "pyorbbecsdk", "pip install --no-deps pyorbbecsdk2"),
-        ("realsense", "pyrealsense2", "pip install pyrealsense2"),
-        ("oak", "depthai", "pip install depthai"),
+        lambda folder: "\ud800.png",
+        lambda folder: "a\0b.png",
+        lambda folder: "a" * 300 + ".png",
+        lambda folder: "color",
+        lambda folder: pipe(folder),
+        lambda folder: lies(folder),
     ],
 )
-def test_a_device_whose_library_is_missing_says_what_to_install(monkeypatch, name, module, command):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SourceError, match=command) as caught:
-        open_source(f"depth:{name}", fast=False)
-    assert caught.value.exit_code == 4
-    with pytest.raises(SourceError, match="devices are orbbec, realsense, oak"):
-        device("kinect")
+@pytest.mark.parametrize("key", ["color", "depth"])
+def test_names_and_files_that_are_no_pictures_are_left_out_and_counted(copy: Path, key: str, spoil, caplog):
+    lines = (copy / "frames.jsonl").read_text().splitlines()
+    lines[2] = json.dumps({**json.loads(lines[2]), key: spoil(copy)})
+    (copy / "frames.jsonl").write_text("\n".join(lines) + "\n")
+    source = open_source(f"depth:{copy}", fast=True)
+    frames = [item for item in source if isinstance(item, Frame)]
+    assert source.corrupt == 1 and "is not there or cannot be read" in caplog.text
+    assert len(frames) == FRAMES - (key == "color") and sum(frame.depth is None for frame in frames) == (key == "depth")
 
 
-class Fake:
-    """Stands for a library's objects: whatever is asked of it is itself, but for what it was given."""
-
-    def __init__(self, **known: object) -> None:
-        self.__dict__.update(known)
-
-    def __getattr__(self, name: str) -> Fake:
-        return self
-
-    def __call__(self, *_: object, **__: object) -> Fake:
-        return self
+def pipe(folder: Path) -> str:
+    os.mkfifo(folder / "depth" / "pipe.png")
+    return "depth/pipe.png"
 
 
-def says(value: object) -> Callable[..., object]:
-    return lambda *_, **__: value
+def lies(folder: Path) -> str:
+    """A picture whose header says that it has ten thousand million pixels."""
+    content = (folder / "depth" / "000000.png").read_bytes()
+    (folder / "depth" / "lies.png").write_bytes(content[:16] + b"\0\1\x86\xa0" * 2 + content[24:])
+    return "depth/lies.png"
 
 
-COLOR_BGR = np.full((720, 1280, 3), (10, 20, 30), np.uint8)
-Z = np.full((480, 640), 2000, np.uint16)
+def test_a_link_within_the_folder_is_followed_and_one_that_leads_out_is_refused(copy: Path, tmp_path: Path):
+    (copy / "color" / "000009.jpg").symlink_to("000001.jpg")
+    first_line(copy, color="color/000009.jpg")
+    assert len(frames_of(f"depth:{copy}")) == FRAMES
+    (tmp_path / "link").symlink_to(copy)  # the folder itself may lie elsewhere
+    assert len(frames_of(f"depth:{tmp_path / 'link'}")) == FRAMES
+    (copy / "color").rename(tmp_path / "elsewhere")
+    (copy / "color").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match="leads out of the folder"):
+        frames_of(f"depth:{copy}")
 
 
-def fake_realsense() -> Fake:
-    lens = {"fx": 600.0, "fy": 600.0, "ppx": 300.0, "ppy": 200.0, "coeffs": [0.1, 0, 0, 0, 0]}
-    # Column by column: a turn by 90 degrees about z.
-    motion = SimpleNamespace(rotation=[0, 1, 0, -1, 0, 0, 0, 0, 1], translation=[0.015, 0, 0])
-    color = Fake(get_intrinsics=says(SimpleNamespace(width=1280, height=720, **lens)))
-    depth = Fake(get_intrinsics=says(SimpleNamespace(width=640, height=480, **lens)), get_extrinsics_to=says(motion))
-    streams = {"color": Fake(as_video_stream_profile=says(color)), "depth": Fake(as_video_stream_profile=says(depth))}
-    frames = Fake(
-        get_color_frame=says(Fake(get_data=says(COLOR_BGR))), get_depth_frame=says(Fake(get_data=says(Z // 2)))
-    )
-    profile = Fake(get_stream=streams.__getitem__, get_depth_scale=says(0.002))  # two millimetres a unit
-    pipeline = Fake(start=says(profile), wait_for_frames=says(frames))
-    return Fake(pipeline=says(pipeline), stream=SimpleNamespace(color="color", depth="depth"))
-
-
-def fake_orbbec() -> Fake:
-    lens = SimpleNamespace(fx=600.0, fy=600.0, cx=300.0, cy=200.0, width=1280, height=720)
-    bent = SimpleNamespace(k1=0.1, k2=0.0, k3=0.0, k4=0.0, k5=0.0, k6=0.0, p1=0.0, p2=0.0)
-    motion = SimpleNamespace(rot=[0, -1, 0, 1, 0, 0, 0, 0, 1], transform=[15.0, 0, 0])
-    known = SimpleNamespace(
-        is_mirrored=False, rgb_intrinsic=lens, rgb_distortion=bent, depth_distortion=bent, transform=motion,
-        depth_intrinsic=SimpleNamespace(fx=600.0, fy=600.0, cx=300.0, cy=200.0, width=640, height=480),
-    )  # fmt: skip
-    color = Fake(
-        get_format=says("RGB"), get_data=says(COLOR_BGR[..., ::-1].ravel()), get_width=says(1280), get_height=says(720)
-    )
-    depth = Fake(
-        get_data=says((Z // 2).view(np.uint8).ravel()), get_width=says(640), get_height=says(480),
-        get_depth_scale=says(2.0),
-    )  # fmt: skip
-    frames = Fake(get_color_frame=says(color), get_depth_frame=says(depth))
-    pipeline = Fake(get_camera_param=says(known), wait_for_frames=says(frames), get_fps=says(30))
-    formats = SimpleNamespace(RGB="RGB", BGR="BGR", MJPG="MJPG")
-    return Fake(Pipeline=says(pipeline), OBError=RuntimeError, OBFormat=formats)
-
-
-def fake_oak() -> Fake:
-    group = {
-        "color": Fake(getCvFrame=says(COLOR_BGR)),
-        "depth": Fake(getFrame=says(np.full((720, 1280), 2000, np.uint16))),
-    }
-    calibration = Fake(getCameraIntrinsics=says([[600.0, 0, 300], [0, 600, 200], [0, 0, 1]]))
-    running = Fake(
-        isRunning=says(True), tryGet=says(group), readCalibration=says(calibration), inputs={"color": 0, "depth": 0}
-    )
-    running.__dict__["create"] = says(running)
-    running.__dict__["getDefaultDevice"] = says(running)
-    running.__dict__["out"] = running
-    running.__dict__["createOutputQueue"] = says(running)
-    return Fake(Pipeline=says(running))
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "fake"),
-    [
-        ("realsense", "pyrealsense2", fake_realsense),
-        ("orbbec", "pyorbbecsdk", fake_orbbec),
-        ("oak", "depthai", fake_oak),
-    ],
-)
-def test_a_device_gives_bgr_pictures_millimetres_and_its_own_lenses(monkeypatch, name, module, fake):
-    """Against a fake of each library: what units, orders and axes become, not that a device works."""
-    monkeypatch.setitem(sys.modules, module, fake())
-    opened = open_device(name)
-    frame = next(opened.frames)
-    assert opened.info.live and opened.info.id == name
-    assert tuple(frame.image[0, 0]) == (10, 20, 30)
-    assert frame.depth.dtype == np.uint16 and frame.depth[100, 100] == 2000
-    rig = opened.info.rig
-    assert rig is not None and (rig.color.fx, rig.color.cy) == (600.0, 200.0)
-    if name == "oak":
-        assert rig.registered
-    else:
-        np.testing.assert_allclose(rig.rotation, [[0, -1, 0], [1, 0, 0], [0, 0, 1]])
-        assert rig.translation_m == (0.015, 0, 0) and rig.color.distortion[0] == 0.1
-    opened.release()
-    opened.release()
-
-
-@pytest.mark.parametrize("name", ["realsense", "orbbec", "oak"])
-def test_a_device_that_is_not_there_is_one_line_and_code_4(monkeypatch, name):
-    def none(*_: object) -> None:
-        raise RuntimeError("No device connected")
-
-    library = {"realsense": "pyrealsense2", "orbbec": "pyorbbecsdk", "oak": "depthai"}[name]
-    absent = Fake(pipeline=says(Fake(start=none)), Pipeline=none, OBError=RuntimeError)
-    monkeypatch.setitem(sys.modules, library, absent)
-    with pytest.raises(SourceError, match=f"depth:{name}: No device connected; check its cable"):
-        open_source(f"depth:{name}", fast=False)
+def test_a_recording_in_a_folder_whose_name_is_no_text_is_written_and_played(tmp_path: Path, truth):
+    folder = write_recording(tmp_path / os.fsdecode(b"fl\xfcr"), truth[:2], FPS)
+    assert len(frames_of(f"depth:{folder}")) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -62,6 +64,13 @@ def test_pictures_come_as_rgb_from_folders_and_videos(rgb: Path):
     assert len(film) == FRAMES and film[0].shape == (48, 64, 3) and abs(int(film[3][9, 9, 0]) - 200) < 6
     with pytest.raises(UsageError, match="no pictures of jump-0"):
         pictures_of(rgb, "jump-0")
+
+
+def test_a_folder_whose_name_is_no_text_gives_pictures_and_refuses_a_video(rgb: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(rgb, tmp_path / os.fsdecode(b"b\xfcro")))
+    assert len(pictures_of(folder, "clap-0")) == 3
+    with pytest.raises(UsageError, match="not valid Unicode; rename it"):
+        pictures_of(folder, "bow-1")
 
 
 class Middle:

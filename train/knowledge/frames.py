@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from realtime.errors import UsageError
+from realtime.image import read_picture
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov")
@@ -41,7 +42,7 @@ def pictures_of(folder: Path, name: str, count: int = FRAMES) -> list[np.ndarray
 
 
 def _picture(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    picture = read_picture(path)
     if picture is None:
         raise UsageError(f"{path} is not a picture that can be read")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
@@ -57,6 +58,10 @@ def _video(path: Path, count: int) -> list[np.ndarray]:
 
 
 def _decoded(path: Path):
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # OpenCV would crash
+        raise UsageError(f"{path} has a name that is not valid Unicode; rename it, or the folder it is in") from error
     video = cv2.VideoCapture(str(path))
     try:
         while True:
