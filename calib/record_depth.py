@@ -71,6 +71,8 @@ def run(config: Config, console: Console) -> int:
     if config.calib is not None and measured is None:
         raise UsageError(f"--calib {config.calib} is no file of calib.depth; measure it with python -m calib.depth")
     if config.source == "synthetic":
+        if measured is not None:
+            raise UsageError("--source synthetic has cameras of its own; leave --calib out")
         rig = synthetic_rig()
         _write(config, rig, MADE_FPS, made(rig, config.seconds, config.seed), console)
         return 0

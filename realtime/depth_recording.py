@@ -66,7 +66,10 @@ class RecordedDepth:
         self._last_ns: int | None = None
         self._count = 0
         try:
-            self._lines = (self.folder / "frames.jsonl").open("rb")
+            lines = self.folder / "frames.jsonl"
+            if lines.exists() and not lines.is_file():  # a pipe would be waited for
+                raise SourceError(f"{self.named}: frames.jsonl is no file; {REMEDY}")
+            self._lines = lines.open("rb")
         except OSError as error:
             raise SourceError(f"{self.named} has no frames.jsonl ({error.strerror}); {REMEDY}") from error
 

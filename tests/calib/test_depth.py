@@ -321,6 +321,9 @@ def test_lenses_that_do_not_fit_are_refused_before_anything_is_written(calibrate
     bad = {**good, "color": {**good["color"], "width": 1280, "height": 720}}
     for name, document in (("good", good), ("bad", bad)):
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    flags = ("--source", "synthetic", "--out", tmp_path / "again", "--calib", tmp_path / "good.json")
+    code, said = calibrate(None, *flags, prog=record_depth)
+    assert code == 2 and "leave --calib out" in said
     flags = ("--source", f"depth:{made}", "--out", tmp_path / "again")
     words = "its colour pictures are 640x480, the colour lens was measured on 1280x720"
     code, said = calibrate(None, *flags, "--calib", tmp_path / "bad.json", prog=record_depth)
