@@ -1,6 +1,7 @@
 """--calib: one file or a folder of them; what is none is refused by name, and what is there reaches the line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_what_is_no_calibration_is_refused_by_name(tmp_path, content, words):
     with pytest.raises(UsageError, match=words) as refusal:
         load_calibration(path)
     assert str(path) in str(refusal.value)
+
+
+def test_a_pipe_and_a_name_that_cannot_be_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "floor.json")
+    with pytest.raises(UsageError, match="is no file"):
+        load_calibration(tmp_path)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        load_calibration(tmp_path / ("long" * 100))
 
 
 def test_no_file_and_an_empty_folder_are_refused(tmp_path):
