@@ -103,7 +103,7 @@ def test_a_recording_made_with_a_floor_is_not_turned_again(tmp_path, monkeypatch
     floor = write(tmp_path / "floor.json", FLOOR)
 
     def line(source: object, out: str, *flags: object) -> Path:
-        given = ["run", "--source", source, "--pub", "none", "--record", tmp_path / out, "--headless", *flags]
+        given = ["run", "--source", source, "--pub", "none", "--record", tmp_path / out, "--headless", "--fast", *flags]
         monkeypatch.setattr("sys.argv", [str(flag) for flag in given])
         assert program.main() == 0
         return tmp_path / out
@@ -111,7 +111,7 @@ def test_a_recording_made_with_a_floor_is_not_turned_again(tmp_path, monkeypatch
     def joints(path: Path) -> np.ndarray:
         return np.array([frame.poses[0].joints for frame in read_recording(path)])
 
-    level = line("synthetic", "level.mcap", "--duration", 1, "--fast")
+    level = line("synthetic", "level.mcap", "--duration", 1)
     live = line(level, "live.mcap", "--calib", floor)
     again = line(live, "again.mcap", "--calib", floor)
     third = line(again, "third.mcap", "--calib", floor)
