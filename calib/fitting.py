@@ -19,6 +19,7 @@ PIECES = 10  # that few long recordings are cut into
 FARTHEST = 4.0  # by how much in log odds thresholds are moved at most
 FINEST = 0.1
 Progress = Callable[[str], None]  # told before each round of deciding
+Move = Callable[[np.ndarray, float], np.ndarray]  # of thresholds, by so much in log odds
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,15 @@ class Fitter:
         every = range(len(self.played))
 
         def chosen(rows: Sequence[int]) -> np.ndarray:
-            own = np.array([min(max(action.on, LOWEST), HIGHEST) for action in self.bundle.actions])
-            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, float(np.median(own)))
+            usual = np.clip(self.own_on, LOWEST, HIGHEST)
+            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, usual)
             return np.where([action in asked.happens for action in self.actions], self.own_on, on)
 
         left = [chosen([n for n in every if n not in fold] if crossed else list(every)) for fold in folds]
-        by, counted = self._moved(left, folds, asked)
-        on = self._move(chosen(list(every)), by, asked)
+        enough = asked.per_hour * float(curves.hours.sum()) >= THREE
+        move = self._mover(asked, easier=enough and bool(curves.truths.sum()))
+        by, counted = self._moved(left, folds, asked, move, enough)
+        on = move(chosen(list(every)), by)
         self.tell("the thresholds themselves")
         found = [decide(with_thresholds(self.bundle, on), one) for one in self.played]
         each = [count(one, events, self.actions, asked.happens) for one, events in zip(self.played, found, strict=True)]
@@ -148,14 +151,23 @@ class Fitter:
             count(one, decide(self.bundle, one), self.actions, happens) for one in self.played
         ])  # fmt: skip
 
-    def _move(self, on: np.ndarray, by: float, asked: Asked) -> np.ndarray:
-        return np.where([action in asked.happens for action in self.actions], on, shifted(on, by))
+    def _mover(self, asked: Asked, easier: bool) -> Move:
+        """Moves thresholds (A,) by so much in log odds; not those of what happens there.
 
-    def _moved(self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked) -> tuple[float, Counts]:
+        easier: whether any may end below the bundle's own. Not where nothing is labelled, since silence alone does not
+        say that an action would be told rightly; nor in too little time: the events that are missing may come yet.
+        """
+        fixed = np.array([action in asked.happens for action in self.actions])
+        least = np.zeros(len(fixed)) if easier else self.own_on
+        return lambda on, by: np.where(fixed, on, np.maximum(shifted(on, by), least))
+
+    def _moved(
+        self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked, move: Move, enough: bool
+    ) -> tuple[float, Counts]:
         """The move at which no more false events are counted than asked for, and the counts there.
 
-        Of labelled recordings that of most recall; else the least, so that most is told. Where there is too little time
-        to promise the rate, nothing is made easier to start than before: the events that are missing may come yet.
+        Of labelled recordings that of most recall; else the least, so that most is told. None where there is not enough
+        time to promise the rate, and it is met.
         """
         tried: dict[float, Counts] = {}
 
@@ -163,7 +175,7 @@ class Fitter:
             if by not in tried:
                 self.tell(f"thresholds of the others, moved by {by:+.2f}")
                 tried[by] = _sum([
-                    self.counts(self._move(on, by, asked), number, asked.happens)
+                    self.counts(move(on, by), number, asked.happens)
                     for on, fold in zip(left, folds, strict=True) for number in fold
                 ])  # fmt: skip
             return tried[by]
@@ -173,7 +185,6 @@ class Fitter:
 
         step, low, high = 0.5, -FARTHEST, FARTHEST
         by = 0.0
-        enough = asked.per_hour * counts(0.0).hours >= THREE
         if good(0.0) and not enough:
             return 0.0, counts(0.0)
         if good(0.0):
@@ -187,8 +198,8 @@ class Fitter:
         while high - low > FINEST:
             middle = (low + high) / 2
             low, high = (low, middle) if good(middle) else (middle, high)
-        met = [move for move in tried if good(move)] or [high]
-        best = max(met, key=lambda move: (counts(move).recall or 0.0, -abs(move) if counts(move).recall else -move))
+        met = [one for one in tried if good(one)] or [high]
+        best = max(met, key=lambda one: (counts(one).recall or 0.0, -abs(one) if counts(one).recall else -one))
         return best, counts(best)
 
     def _common(self, curves: Curves) -> list[tuple[float, float | None]]:
