@@ -13,6 +13,7 @@ from calib.counts import Counts, confusions, count
 from calib.poisson import THREE, Rate, rate
 from calib.scored import Played, decide, parts_of
 from realtime.bundle import Bundle
+from train.scoring import Detection
 
 FOLDS = 5
 PIECES = 10  # that few long recordings are cut into
@@ -77,26 +78,36 @@ class Fitter:
     """Recordings, scored, and the bundle that decides; `fit` is the verb. tell: what it is doing, for people."""
 
     def __init__(self, bundle: Bundle, played: Sequence[Played], tell: Progress = lambda _: None) -> None:
-        few = len({one.group for one in played}) < 3
-        pieces = [part for one in played for part in parts_of(one, PIECES if few else 1)]
+        pieces = PIECES if len({one.group for one in played}) < 3 else 1
+        cut = [(whole, part) for whole, one in enumerate(played) for part in parts_of(one, pieces)]
         self.bundle, self.tell = bundle, tell
-        self.played = pieces
+        self.played = played
+        self.parts = [part for _, part in cut]
+        self.wholes = [whole for whole, _ in cut]  # number of the recording that each part is of
+        self.decided: dict[tuple[int, bytes], list[Detection]] = {}  # by recording and thresholds
         self.actions = tuple(action.id for action in bundle.actions)
         self.own_on = np.array([action.on for action in bundle.actions])
         self.levels = levels()
 
+    def found(self, on: np.ndarray, whole: int) -> list[Detection]:
+        """The events of a whole recording with thresholds `on` (A,); decided once, since parts of it ask again."""
+        key = whole, on.tobytes()
+        if key not in self.decided:
+            self.decided[key] = decide(with_thresholds(self.bundle, on), self.played[whole])
+        return self.decided[key]
+
     def counts(self, on: np.ndarray, number: int, happens: Collection[str] = ()) -> Counts:
-        """What one recording counts with thresholds `on` (A,)."""
-        one = self.played[number]
-        return count(one, decide(with_thresholds(self.bundle, on), one), self.actions, happens)
+        """What one part counts with thresholds `on` (A,)."""
+        part = self.parts[number]
+        return count(part.played, part.own(self.found(on, self.wholes[number])), self.actions, happens)
 
     def curves(self, happens: Collection[str] = ()) -> Curves:
-        """Every recording decided at every level."""
+        """Every part counted at every level."""
         rows = []
         for step, level in enumerate(self.levels):
             self.tell(f"one threshold for all, {step + 1} of {len(self.levels)}")
             on = np.full(len(self.actions), level)
-            rows.append([self.counts(on, number, happens) for number in range(len(self.played))])
+            rows.append([self.counts(on, number, happens) for number in range(len(self.parts))])
         first = rows[0]
         return Curves(
             np.array([[c.false for c in row] for row in rows]).transpose(1, 2, 0),
@@ -113,9 +124,9 @@ class Fitter:
         thresholds of all recordings. Choosing the dearest actions by the same few events that are then counted would
         promise too much.
         """
-        curves, folds = self.curves(asked.happens), folds_of(self.played)
+        curves, folds = self.curves(asked.happens), folds_of([part.played for part in self.parts])
         crossed = len(folds) > 1
-        every = range(len(self.played))
+        every = range(len(self.parts))
 
         def chosen(rows: Sequence[int]) -> np.ndarray:
             usual = np.clip(self.own_on, LOWEST, HIGHEST)
@@ -128,7 +139,7 @@ class Fitter:
         by, counted = self._moved(left, folds, asked, move, enough)
         on = move(chosen(list(every)), by)
         self.tell("the thresholds themselves")
-        found = [decide(with_thresholds(self.bundle, on), one) for one in self.played]
+        found = [self.found(on, whole) for whole in range(len(self.played))]
         each = [count(one, events, self.actions, asked.happens) for one, events in zip(self.played, found, strict=True)]
         confused: Counter[tuple[str, str]] = Counter()
         for one, events in zip(self.played, found, strict=True):

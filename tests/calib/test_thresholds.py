@@ -129,10 +129,11 @@ def test_people_are_left_out_whole() -> None:
 def test_pieces_add_up_to_the_recording() -> None:
     whole = site(3, 10, {"noisy": 60.0})
     pieces = parts_of(whole, 7)
-    assert sum(len(piece.steps) for piece in pieces) == len(whole.steps)
-    assert sum(piece.seen_ns for piece in pieces) == pytest.approx(whole.seen_ns, rel=1e-6)
+    assert sum(piece.played.seen_ns for piece in pieces) == pytest.approx(whole.seen_ns, rel=1e-6)
+    found = [Detection("noisy", at * SECOND_NS, (at + 1) * SECOND_NS, at * SECOND_NS) for at in range(-1, 601)]
+    assert [one for piece in pieces for one in piece.own(found)] == found
     labelled = site(3, 10, {}, 2)
-    assert parts_of(labelled, 7) == [labelled]
+    assert [part.played for part in parts_of(labelled, 7)] == [labelled]
 
 
 def test_a_budget_goes_where_it_costs_least_recall() -> None:
