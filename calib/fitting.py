@@ -50,6 +50,10 @@ class Fit:
     common: list[tuple[float, float | None]]
     confused: Counter[tuple[str, str]]
 
+    def met(self, per_hour: float) -> bool:
+        """Whether no more false events were counted than this rate allows."""
+        return float(self.counted.false.sum()) <= per_hour * self.counted.hours
+
 
 def with_thresholds(bundle: Bundle, on: np.ndarray, off: np.ndarray | None = None) -> Bundle:
     """The bundle with these thresholds (A,); off where not given at the bundle's own share of on."""

@@ -55,7 +55,7 @@ def summary(fit: Fit, made: Fitted, own: Counts) -> str:
             f"(negative log-likelihood {made.before:.3f} before, {made.after:.3f} after)"
         )
     else:
-        lines.append(f"temperature {made.bundle.temperature:.2f}, the bundle's: only labelled actions can tell another")
+        lines.append(f"temperature {made.bundle.temperature:.2f}, the bundle's: {made.why}")
     if made.rejection is not None:
         lines.append(f"windows whose {made.rejection.kind} is below {made.rejection.level:.3f} count as nothing")
     before, after = own.recall, fit.counted.recall

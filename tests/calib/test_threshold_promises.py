@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("scipy", reason="calib.thresholds needs what training needs")
 pytest.importorskip("matplotlib", reason="calib.thresholds draws with matplotlib")
 
-from calib.fitting import Asked, Fitter
-from calib.scored import decide
+from calib.fitting import Asked, Fit, Fitter, with_thresholds
+from calib.rejecting import Fitted, fit_temperature
+from calib.scored import Played, decide, tempered
+from calib.telling import summary
+from calib.thresholds import Config, check, fit
 from realtime.bundle import Bundle
+from realtime.errors import UsageError
 from realtime.schema import SECOND_NS
-from tests.calib.sites import ACTIONS, made_bundle, played, site, still
+from tests.calib.sites import ACTIONS, PER_S, QUIET, made_bundle, played, site, still
 from train.data.clip import Truth
 
 
@@ -68,3 +77,89 @@ def test_events_across_the_edges_of_pieces_are_counted_once(bundle: Bundle) -> N
     each = [fitter.counts(on, number).false.sum() for number in range(10)]
     assert each == [1] * 9 + [0]  # each where it begins
     assert sum(each) == len(decide(bundle, fitter.played[0])) == fitter.own().false.sum()
+
+
+def labelled(seed: int, right: float = 1.0) -> Played:
+    """Five minutes with an action every eight seconds, told by its own name in this share of cases."""
+    rng, share, truths = np.random.default_rng(seed), still(5), []
+    for at in range(40, len(share) - 40, 8 * PER_S):
+        action = int(rng.integers(1, 4))
+        told = action if rng.random() < right else int(rng.integers(1, 4))
+        share[at : at + 12] = 0.002
+        share[at : at + 12, told] = 0.994
+        truths.append(Truth(ACTIONS[action - 1], at * SECOND_NS // PER_S, (at + 12) * SECOND_NS // PER_S))
+    return played(share, f"labelled {seed}", tuple(truths))
+
+
+def fitted(bundle: Bundle, recordings: list[Played], console: Console = QUIET, **flags: object) -> tuple[Fit, Fitted]:
+    config = Config(**{"out": Path("none.json"), "false_per_hour": 60.0, **flags})  # type: ignore[arg-type]
+    found, made, _ = fit(config, bundle, recordings, console)
+    return found, made
+
+
+def low_logits(seed: int) -> Played:
+    """Ten minutes of right and wrong events alike in probability; the wrong ones, and some right, have low logits."""
+    rng = np.random.default_rng(seed)
+    logits, truths = np.tile([8.0, 0.0, 0.0, 0.0], (10 * 60 * PER_S, 1)), []
+    for k, at in enumerate(rng.permutation(len(logits) // 32)[:60] * 32):
+        action, true = 1 + int(rng.integers(3)), k < 30
+        logits[at : at + 12] = -300
+        logits[at : at + 12, action] = (6 if k % 8 == 0 else 14) if true else 9
+        if true:
+            truths.append(Truth(ACTIONS[action - 1], int(at) * SECOND_NS // PER_S, (int(at) + 12) * SECOND_NS // PER_S))
+    share = np.exp(logits - logits.max(axis=1, keepdims=True))
+    one = played(
+        share / share.sum(axis=1, keepdims=True), f"low {seed}", tuple(sorted(truths, key=lambda t: t.start_ns))
+    )
+    steps = [
+        replace(step, scores=[replace(step.scores[0], logits=row)])
+        for step, row in zip(one.steps, logits.astype(np.float32), strict=True)
+    ]
+    return replace(one, steps=steps)
+
+
+def test_auto_takes_what_meets_the_rate_before_what_keeps_recall(bundle: Bundle) -> None:
+    found, made = fitted(bundle, [low_logits(seed) for seed in range(3)], false_per_hour=30.0, keep=0.8)
+    assert made.rejection is not None
+    assert found.met(30.0)
+
+
+def test_auto_does_without_a_rejection_that_cannot_be_fitted_and_says_so(bundle: Bundle) -> None:
+    share = still(3)
+    share[400:412] = 0.05, 0.9, 0.03, 0.02
+    truths = (Truth("quiet", 102 * SECOND_NS, 102 * SECOND_NS),)
+    said = Console(file=io.StringIO(), width=300)
+    _, made = fitted(bundle, [replace(played(share, "point", truths), point_truth=True)], said)
+    assert made.rejection is None
+    assert "--reject auto does without logit, margin" in said.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_happens_is_told_as_before_beside_labelled_recordings(bundle: Bundle) -> None:
+    life = still(5)
+    for at in range(40, len(life) - 40, 160):
+        life[at : at + 20] = 0.1, 0.01, 0.88, 0.01
+    recordings = [labelled(1, 0.6), labelled(2, 0.6), played(life, "life")]
+    found, made = fitted(bundle, recordings, happens=("noisy",), nothing=(Path("life"),))
+    assert made.bundle.temperature == bundle.temperature
+    assert made.rejection is None
+    here, one = with_thresholds(made.bundle, found.on, found.off), recordings[-1]
+    told = [len([e for e in decide(b, tempered(b, one)) if e.label == "noisy"]) for b in (bundle, here)]
+    assert told[0] == told[1] > 0
+    assert "--happens" in summary(found, made, found.counted)
+
+
+def test_what_happens_and_rejection_exclude_each_other() -> None:
+    config = Config(out=Path("none.json"), false_per_hour=6.0, happens=("walk",), nothing=(Path(__file__),),
+                    generated=1, reject="margin")  # fmt: skip
+    with pytest.raises(UsageError, match="leave one of the two out"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    ("known", "kind", "why"), [(0, 1, "only labelled"), (40, 1, "only 40 windows"), (200, 0, "no window of an action")]
+)
+def test_the_reason_for_the_bundle_s_temperature_is_the_true_one(
+    bundle: Bundle, known: int, kind: int, why: str
+) -> None:
+    labels = np.where(np.arange(500) < known, kind, -1)
+    assert why in fit_temperature(bundle, np.zeros((500, 4)), labels).why

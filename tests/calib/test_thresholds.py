@@ -29,6 +29,7 @@ from tests.calib.sites import ACTIONS, CLASSES, PER_S, QUIET, made_bundle, site
 from train.data.clip import Truth
 from train.scoring import Detection
 
+
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     return made_bundle()
