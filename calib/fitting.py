@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calib.allot import HIGHEST, LOWEST, Allotment, Curves, allot, levels, shifted
+from calib.allot import HIGHEST, LOWEST, PSEUDO_FALSE, Allotment, Curves, allot, levels, shifted
 from calib.counts import Counts, confusions, count
-from calib.poisson import THREE, Rate, rate
+from calib.poisson import THREE, Rate, expected, rate
 from calib.scored import Played, decide, parts_of
 from realtime.bundle import Bundle
+from realtime.errors import UsageError
 from train.scoring import Detection
 
 FOLDS = 5
@@ -38,7 +39,8 @@ class Fit:
 
     on, off: the thresholds. counted: on recordings that the fit of each did not see; as fitted: on all of them with
     the thresholds themselves. rate: the false events an hour to expect. crossed: whether anything was left out.
-    common: (false events an hour, recall) of one threshold for all, at each of `levels`.
+    common: (false events an hour, recall) of one threshold for all, at each of `levels`. happens: (A,) whose events
+    without labels are right.
     """
 
     on: np.ndarray
@@ -49,6 +51,12 @@ class Fit:
     crossed: bool
     common: list[tuple[float, float | None]]
     confused: Counter[tuple[str, str]]
+    happens: np.ndarray
+
+    def far_per_h(self) -> list[float | None]:
+        """False events an hour to expect of each action; None where nothing tells: of those that do happen."""
+        each = iter(expected(self.counted.false[~self.happens].tolist(), PSEUDO_FALSE))
+        return [None if right else next(each) / self.counted.hours for right in self.happens]
 
     def met(self, per_hour: float) -> bool:
         """Whether no more false events were counted than this rate allows."""
@@ -123,23 +131,31 @@ class Fitter:
     def fit(self, asked: Asked) -> Fit:
         """Thresholds whose false events come to `asked.per_hour` on recordings that they were not chosen by.
 
+        Raises UsageError where truths fill all of the time.
+
         Each part of the recordings is left out in turn, and the others' thresholds decide on it. All are then moved
         together, in log odds, until what was counted so comes to the rate asked for; the same move is given to the
         thresholds of all recordings. Choosing the dearest actions by the same few events that are then counted would
         promise too much.
         """
+        happens = np.array([action in asked.happens for action in self.actions])
         curves, folds = self.curves(asked.happens), folds_of([part.played for part in self.parts])
+        if not curves.hours.sum() > 0:
+            raise UsageError(
+                "the labelled actions of these recordings fill all of their time, and a false alarm could only come "
+                "in between; give recordings in which nothing happens too, with --nothing"
+            )
         crossed = len(folds) > 1
         every = range(len(self.parts))
 
         def chosen(rows: Sequence[int]) -> np.ndarray:
             usual = np.clip(self.own_on, LOWEST, HIGHEST)
             on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, usual)
-            return np.where([action in asked.happens for action in self.actions], self.own_on, on)
+            return np.where(happens, self.own_on, on)
 
         left = [chosen([n for n in every if n not in fold] if crossed else list(every)) for fold in folds]
         enough = asked.per_hour * float(curves.hours.sum()) >= THREE
-        move = self._mover(asked, easier=enough and bool(curves.truths.sum()))
+        move = self._mover(happens, easier=enough and bool(curves.truths.sum()))
         by, counted = self._moved(left, folds, asked, move, enough)
         on = move(chosen(list(every)), by)
         self.tell("the thresholds themselves")
@@ -157,6 +173,7 @@ class Fitter:
             crossed=crossed,
             common=self._common(curves),
             confused=confused,
+            happens=happens,
         )
 
     def own(self, happens: Collection[str] = ()) -> Counts:
@@ -166,15 +183,14 @@ class Fitter:
             count(one, decide(self.bundle, one), self.actions, happens) for one in self.played
         ])  # fmt: skip
 
-    def _mover(self, asked: Asked, easier: bool) -> Move:
-        """Moves thresholds (A,) by so much in log odds; not those of what happens there.
+    def _mover(self, happens: np.ndarray, easier: bool) -> Move:
+        """Moves thresholds (A,) by so much in log odds; not those of what happens there (A,).
 
         easier: whether any may end below the bundle's own. Not where nothing is labelled, since silence alone does not
         say that an action would be told rightly; nor in too little time: the events that are missing may come yet.
         """
-        fixed = np.array([action in asked.happens for action in self.actions])
-        least = np.zeros(len(fixed)) if easier else self.own_on
-        return lambda on, by: np.where(fixed, on, np.maximum(shifted(on, by), least))
+        least = np.zeros(len(happens)) if easier else self.own_on
+        return lambda on, by: np.where(happens, on, np.maximum(shifted(on, by), least))
 
     def _moved(
         self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked, move: Move, enough: bool

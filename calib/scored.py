@@ -129,7 +129,7 @@ def play_labelled(bundle: Bundle, engine: ScoresWindows, recording: Recording) -
 def play_nothing(bundle: Bundle, engine: ScoresWindows, path: Path) -> Played:
     """A recording of ordinary life, scored. Raises SourceError where it cannot be read."""
     steps, duration_ns, seen_ns = play(bundle, engine, read_recording(path))
-    return Played(path.name, path.name, steps, duration_ns, seen_ns, None, False)
+    return Played(path.name, str(path.resolve()), steps, duration_ns, seen_ns, None, False)
 
 
 def windows_of(bundle: Bundle, played: Iterable[Played]) -> tuple[np.ndarray, np.ndarray]:

@@ -129,6 +129,14 @@ def check(config: Config) -> None:
         raise UsageError(
             f"--nothing {missing[0]}: no such file; record one with python -m realtime.run --record FILE.mcap"
         )
+    seen: dict[Path, Path] = {}
+    for path in config.nothing:
+        if path.resolve() in seen:
+            raise UsageError(
+                f"--nothing {seen[path.resolve()]} and {path} are the same file: given twice, it tells no more than "
+                f"once; leave one out, or record more"
+            )
+        seen[path.resolve()] = path
     check_free(config.out, config.replace)
 
 

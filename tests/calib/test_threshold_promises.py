@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +16,16 @@ pytest.importorskip("scipy", reason="calib.thresholds needs what training needs"
 pytest.importorskip("matplotlib", reason="calib.thresholds draws with matplotlib")
 
 from calib.fitting import Asked, Fit, Fitter, with_thresholds
+from calib.poisson import rate
 from calib.rejecting import Fitted, fit_temperature
-from calib.scored import Played, decide, tempered
-from calib.telling import summary
+from calib.scored import Played, decide, play_nothing, tempered
+from calib.telling import summary, verdict
+from calib.threshold_file import content
 from calib.thresholds import Config, check, fit
-from realtime.bundle import Bundle
+from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.errors import UsageError
-from realtime.schema import SECOND_NS
+from realtime.rejection import Rejection
+from realtime.schema import SECOND_NS, Scores, Window
 from tests.calib.sites import ACTIONS, PER_S, QUIET, made_bundle, played, site, still
 from train.data.clip import Truth
 
@@ -163,3 +168,65 @@ def test_the_reason_for_the_bundle_s_temperature_is_the_true_one(
 ) -> None:
     labels = np.where(np.arange(500) < known, kind, -1)
     assert why in fit_temperature(bundle, np.zeros((500, 4)), labels).why
+
+
+def test_no_rate_is_made_up_for_what_happens(bundle: Bundle) -> None:
+    one = site(5, 5, {"noisy": 120.0, "quiet": 120.0})
+    fit = Fitter(bundle, [one]).fit(Asked(60, happens=("noisy",)))
+    document = content(60, "recall", bundle, fit, unfitted(bundle), fit.counted, [one])
+    rates = {name: action["far_per_h"] for name, action in document["actions"].items()}
+    assert rates.pop("noisy") is None
+    assert sum(rates.values()) == pytest.approx(fit.rate.per_hour, rel=1e-3)
+    assert fit.rate.events > 0
+    assert document["measured"]["happens"] == ["noisy"]
+
+
+def unfitted(bundle: Bundle) -> Fitted:
+    return Fitted(bundle, 0, None, None, np.zeros((4, 4), int))
+
+
+def test_the_file_decides_as_it_was_counted(bundle: Bundle) -> None:
+    one = played(still(3), "still")
+    steep = replace(bundle, actions=tuple(replace(action, on=0.75, off=4e-5) for action in bundle.actions))
+    fit = Fitter(steep, [one]).fit(Asked(60))
+    made = replace(unfitted(steep), rejection=Rejection("softmax", 0.99996))
+    document = content(60, "recall", steep, fit, made, fit.counted, [one])
+    assert document["actions"]["quiet"]["off"] == fit.off[0] > 0
+    assert document["rejection"]["level"] == 0.99996
+
+
+def test_small_rates_are_not_told_as_none(bundle: Bundle) -> None:
+    fit = Fitter(bundle, [played(still(3), "still")]).fit(Asked(60))
+    said = verdict(replace(fit, rate=rate(0, 10.0)), 0.1, bundle, [])
+    assert "would still allow 0.3 an hour" in said
+    assert "between 0.0 and 0.3 at" in said
+
+
+def test_truths_without_time_in_between_are_refused_in_words(bundle: Bundle) -> None:
+    share = np.tile([0.02, 0.96, 0.01, 0.01], (60 * PER_S, 1))
+    full = [played(share, f"full {n}", (Truth("quiet", 0, 60 * SECOND_NS),)) for n in range(3)]
+    with pytest.raises(UsageError, match="fill all of their time"):
+        Fitter(bundle, full).fit(Asked(6))
+
+
+def test_a_recording_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "life.mcap").write_bytes(b"")
+    (tmp_path / "again.mcap").symlink_to(tmp_path / "life.mcap")
+    for second in ("life.mcap", "again.mcap"):
+        pair = (tmp_path / "life.mcap", tmp_path / second)
+        with pytest.raises(UsageError, match="the same file"):
+            check(Config(out=tmp_path / "out.json", false_per_hour=6.0, nothing=pair))
+
+
+def test_recordings_of_one_name_in_two_folders_are_two(bundle: Bundle, tmp_path: Path) -> None:
+    groups = set()
+    for folder in ("monday", "tuesday"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(default_bundle().parent / "demo.mcap", tmp_path / folder / "life.mcap")
+        groups.add(play_nothing(load_bundle(default_bundle()), Silent(), tmp_path / folder / "life.mcap").group)
+    assert len(groups) == 2
+
+
+class Silent:
+    def score(self, windows: Sequence[Window]) -> list[Scores]:
+        return [Scores(0, 0, 1, one.captured_ns, np.zeros(45), np.zeros(45)) for one in windows]
