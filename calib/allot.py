@@ -60,26 +60,26 @@ def _cost(curves: Curves) -> np.ndarray:
     return np.maximum.accumulate(cost[:, ::-1], axis=1)[:, ::-1]
 
 
-def _gain(curves: Curves, on: np.ndarray) -> np.ndarray:
+def _gain(curves: Curves) -> np.ndarray:
     """Truths that each action is expected to keep at each level (A, L).
 
-    An action without truths of its own behaves as all do together. Where nothing is labelled, occurrences are taken to
-    peak anywhere between 0 and 1, so that 1 - on of them are kept.
+    An action without truths of its own behaves as all do together. Where nothing is labelled, nothing is known to be
+    gained at any level: 0.
     """
-    total = curves.truths.sum()
-    together = curves.matched.sum(axis=(0, 1)) / total if total else 1 - on
-    return curves.matched.sum(axis=0) + PSEUDO_TRUTHS * together
+    matched, total = curves.matched.sum(axis=0), curves.truths.sum()
+    return matched + PSEUDO_TRUTHS * matched.sum(axis=0) / total if total else np.zeros(matched.shape)
 
 
 def allot(
-    curves: Curves, on: np.ndarray, per_hour: float, how: Allotment = "recall", usual: float = 0.75
+    curves: Curves, on: np.ndarray, per_hour: float, how: Allotment = "recall", usual: np.ndarray | float = 0.75
 ) -> np.ndarray:
     """The level of `on` of each action (A,) at which the expected false events come to `per_hour`.
 
     recall: the sum is kept where it costs least recall (the Lagrangian of that: each action takes the level with the
     best gain - price x cost, and the price is the lowest that meets the sum). even: each action gets the same share.
     common: one level for all. Where the highest levels still cost too much, they are taken. Where levels make no
-    difference here, the one nearest to `usual` is taken: what these recordings do not tell is left as it was.
+    difference here, the one nearest to `usual`, of all or of each (A,), is taken: what these recordings do not tell is
+    left as it was.
     """
     budget, cost = per_hour * float(curves.hours.sum()), _cost(curves)
     actions, last = cost.shape[0], cost.shape[1] - 1
@@ -89,7 +89,7 @@ def allot(
     if how == "even":
         fits = cost <= budget / actions
         return on[np.where(fits.any(axis=1), fits.argmax(axis=1), last)]
-    gain = _gain(curves, on) - TIE * np.abs(logit(on) - logit(np.array(usual)))
+    gain = _gain(curves) - TIE * np.abs(logit(on) - logit(np.asarray(usual))[..., None])  # (A, L)
 
     def chosen(price: float) -> np.ndarray:
         return np.asarray((gain - price * cost).argmax(axis=1))

@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calib.allot import HIGHEST, LOWEST, Allotment, Curves, allot, levels, shifted
+from calib.allot import HIGHEST, LOWEST, PSEUDO_FALSE, Allotment, Curves, allot, levels, shifted
 from calib.counts import Counts, confusions, count
-from calib.poisson import THREE, Rate, rate
+from calib.poisson import THREE, Rate, expected, rate
 from calib.scored import Played, decide, parts_of
 from realtime.bundle import Bundle
+from realtime.errors import UsageError
+from train.scoring import Detection
 
 FOLDS = 5
 PIECES = 10  # that few long recordings are cut into
 FARTHEST = 4.0  # by how much in log odds thresholds are moved at most
 FINEST = 0.1
 Progress = Callable[[str], None]  # told before each round of deciding
+Move = Callable[[np.ndarray, float], np.ndarray]  # of thresholds, by so much in log odds
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Fit:
 
     on, off: the thresholds. counted: on recordings that the fit of each did not see; as fitted: on all of them with
     the thresholds themselves. rate: the false events an hour to expect. crossed: whether anything was left out.
-    common: (false events an hour, recall) of one threshold for all, at each of `levels`.
+    common: (false events an hour, recall) of one threshold for all, at each of `levels`. happens: (A,) whose events
+    without labels are right.
     """
 
     on: np.ndarray
@@ -47,6 +51,16 @@ class Fit:
     crossed: bool
     common: list[tuple[float, float | None]]
     confused: Counter[tuple[str, str]]
+    happens: np.ndarray
+
+    def far_per_h(self) -> list[float | None]:
+        """False events an hour to expect of each action; None where nothing tells: of those that do happen."""
+        each = iter(expected(self.counted.false[~self.happens].tolist(), PSEUDO_FALSE))
+        return [None if right else next(each) / self.counted.hours for right in self.happens]
+
+    def met(self, per_hour: float) -> bool:
+        """Whether no more false events were counted than this rate allows."""
+        return float(self.counted.false.sum()) <= per_hour * self.counted.hours
 
 
 def with_thresholds(bundle: Bundle, on: np.ndarray, off: np.ndarray | None = None) -> Bundle:
@@ -76,26 +90,36 @@ class Fitter:
     """Recordings, scored, and the bundle that decides; `fit` is the verb. tell: what it is doing, for people."""
 
     def __init__(self, bundle: Bundle, played: Sequence[Played], tell: Progress = lambda _: None) -> None:
-        few = len({one.group for one in played}) < 3
-        pieces = [part for one in played for part in parts_of(one, PIECES if few else 1)]
+        pieces = PIECES if len({one.group for one in played}) < 3 else 1
+        cut = [(whole, part) for whole, one in enumerate(played) for part in parts_of(one, pieces)]
         self.bundle, self.tell = bundle, tell
-        self.played = pieces
+        self.played = played
+        self.parts = [part for _, part in cut]
+        self.wholes = [whole for whole, _ in cut]  # number of the recording that each part is of
+        self.decided: dict[tuple[int, bytes], list[Detection]] = {}  # by recording and thresholds
         self.actions = tuple(action.id for action in bundle.actions)
         self.own_on = np.array([action.on for action in bundle.actions])
         self.levels = levels()
 
+    def found(self, on: np.ndarray, whole: int) -> list[Detection]:
+        """The events of a whole recording with thresholds `on` (A,); decided once, since parts of it ask again."""
+        key = whole, on.tobytes()
+        if key not in self.decided:
+            self.decided[key] = decide(with_thresholds(self.bundle, on), self.played[whole])
+        return self.decided[key]
+
     def counts(self, on: np.ndarray, number: int, happens: Collection[str] = ()) -> Counts:
-        """What one recording counts with thresholds `on` (A,)."""
-        one = self.played[number]
-        return count(one, decide(with_thresholds(self.bundle, on), one), self.actions, happens)
+        """What one part counts with thresholds `on` (A,)."""
+        part = self.parts[number]
+        return count(part.played, part.own(self.found(on, self.wholes[number])), self.actions, happens)
 
     def curves(self, happens: Collection[str] = ()) -> Curves:
-        """Every recording decided at every level."""
+        """Every part counted at every level."""
         rows = []
         for step, level in enumerate(self.levels):
             self.tell(f"one threshold for all, {step + 1} of {len(self.levels)}")
             on = np.full(len(self.actions), level)
-            rows.append([self.counts(on, number, happens) for number in range(len(self.played))])
+            rows.append([self.counts(on, number, happens) for number in range(len(self.parts))])
         first = rows[0]
         return Curves(
             np.array([[c.false for c in row] for row in rows]).transpose(1, 2, 0),
@@ -107,25 +131,35 @@ class Fitter:
     def fit(self, asked: Asked) -> Fit:
         """Thresholds whose false events come to `asked.per_hour` on recordings that they were not chosen by.
 
+        Raises UsageError where truths fill all of the time.
+
         Each part of the recordings is left out in turn, and the others' thresholds decide on it. All are then moved
         together, in log odds, until what was counted so comes to the rate asked for; the same move is given to the
         thresholds of all recordings. Choosing the dearest actions by the same few events that are then counted would
         promise too much.
         """
-        curves, folds = self.curves(asked.happens), folds_of(self.played)
+        happens = np.array([action in asked.happens for action in self.actions])
+        curves, folds = self.curves(asked.happens), folds_of([part.played for part in self.parts])
+        if not curves.hours.sum() > 0:
+            raise UsageError(
+                "the labelled actions of these recordings fill all of their time, and a false alarm could only come "
+                "in between; give recordings in which nothing happens too, with --nothing"
+            )
         crossed = len(folds) > 1
-        every = range(len(self.played))
+        every = range(len(self.parts))
 
         def chosen(rows: Sequence[int]) -> np.ndarray:
-            own = np.array([min(max(action.on, LOWEST), HIGHEST) for action in self.bundle.actions])
-            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, float(np.median(own)))
-            return np.where([action in asked.happens for action in self.actions], self.own_on, on)
+            usual = np.clip(self.own_on, LOWEST, HIGHEST)
+            on = allot(curves.of(rows), self.levels, asked.per_hour, asked.how, usual)
+            return np.where(happens, self.own_on, on)
 
         left = [chosen([n for n in every if n not in fold] if crossed else list(every)) for fold in folds]
-        by, counted = self._moved(left, folds, asked)
-        on = self._move(chosen(list(every)), by, asked)
+        enough = asked.per_hour * float(curves.hours.sum()) >= THREE
+        move = self._mover(happens, easier=enough and bool(curves.truths.sum()))
+        by, counted = self._moved(left, folds, asked, move, enough)
+        on = move(chosen(list(every)), by)
         self.tell("the thresholds themselves")
-        found = [decide(with_thresholds(self.bundle, on), one) for one in self.played]
+        found = [self.found(on, whole) for whole in range(len(self.played))]
         each = [count(one, events, self.actions, asked.happens) for one, events in zip(self.played, found, strict=True)]
         confused: Counter[tuple[str, str]] = Counter()
         for one, events in zip(self.played, found, strict=True):
@@ -139,6 +173,7 @@ class Fitter:
             crossed=crossed,
             common=self._common(curves),
             confused=confused,
+            happens=happens,
         )
 
     def own(self, happens: Collection[str] = ()) -> Counts:
@@ -148,14 +183,22 @@ class Fitter:
             count(one, decide(self.bundle, one), self.actions, happens) for one in self.played
         ])  # fmt: skip
 
-    def _move(self, on: np.ndarray, by: float, asked: Asked) -> np.ndarray:
-        return np.where([action in asked.happens for action in self.actions], on, shifted(on, by))
+    def _mover(self, happens: np.ndarray, easier: bool) -> Move:
+        """Moves thresholds (A,) by so much in log odds; not those of what happens there (A,).
 
-    def _moved(self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked) -> tuple[float, Counts]:
+        easier: whether any may end below the bundle's own. Not where nothing is labelled, since silence alone does not
+        say that an action would be told rightly; nor in too little time: the events that are missing may come yet.
+        """
+        least = np.zeros(len(happens)) if easier else self.own_on
+        return lambda on, by: np.where(happens, on, np.maximum(shifted(on, by), least))
+
+    def _moved(
+        self, left: Sequence[np.ndarray], folds: Sequence[Sequence[int]], asked: Asked, move: Move, enough: bool
+    ) -> tuple[float, Counts]:
         """The move at which no more false events are counted than asked for, and the counts there.
 
-        Of labelled recordings that of most recall; else the least, so that most is told. Where there is too little time
-        to promise the rate, nothing is made easier to start than before: the events that are missing may come yet.
+        Of labelled recordings that of most recall; else the least, so that most is told. None where there is not enough
+        time to promise the rate, and it is met.
         """
         tried: dict[float, Counts] = {}
 
@@ -163,7 +206,7 @@ class Fitter:
             if by not in tried:
                 self.tell(f"thresholds of the others, moved by {by:+.2f}")
                 tried[by] = _sum([
-                    self.counts(self._move(on, by, asked), number, asked.happens)
+                    self.counts(move(on, by), number, asked.happens)
                     for on, fold in zip(left, folds, strict=True) for number in fold
                 ])  # fmt: skip
             return tried[by]
@@ -173,7 +216,6 @@ class Fitter:
 
         step, low, high = 0.5, -FARTHEST, FARTHEST
         by = 0.0
-        enough = asked.per_hour * counts(0.0).hours >= THREE
         if good(0.0) and not enough:
             return 0.0, counts(0.0)
         if good(0.0):
@@ -187,8 +229,8 @@ class Fitter:
         while high - low > FINEST:
             middle = (low + high) / 2
             low, high = (low, middle) if good(middle) else (middle, high)
-        met = [move for move in tried if good(move)] or [high]
-        best = max(met, key=lambda move: (counts(move).recall or 0.0, -abs(move) if counts(move).recall else -move))
+        met = [one for one in tried if good(one)] or [high]
+        best = max(met, key=lambda one: (counts(one).recall or 0.0, -abs(one) if counts(one).recall else -one))
         return best, counts(best)
 
     def _common(self, curves: Curves) -> list[tuple[float, float | None]]:

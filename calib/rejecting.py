@@ -30,6 +30,7 @@ class Fitted:
     after: float | None
     confusion: np.ndarray
     rejection: Rejection | None = None
+    why: str = ""  # the temperature is the bundle's own, for people
 
 
 def fit_temperature(bundle: Bundle, logits: np.ndarray, labels: np.ndarray) -> Fitted:
@@ -39,11 +40,17 @@ def fit_temperature(bundle: Bundle, logits: np.ndarray, labels: np.ndarray) -> F
     known = labels != UNKNOWN
     nothing = bundle.classes.index(bundle.nothing)
     table = confusion_of(logits, labels, bundle.classes)
-    if known.sum() < FEWEST or (labels[known] == nothing).all():
-        return Fitted(bundle, int(known.sum()), None, None, table)
+    number = int(known.sum())
+    why = "only labelled actions can tell another" if not number else ""
+    if 0 < number < FEWEST:
+        why = f"only {number} windows are of known class, of the {FEWEST} that another would be fitted to"
+    elif number and (labels[known] == nothing).all():
+        why = "no window of an action is of known class"
+    if why:
+        return Fitted(bundle, number, None, None, table, why=why)
     temperature = best_temperature(logits[known], labels[known])
     before, after = (loss(logits[known], labels[known], one) for one in (bundle.temperature, temperature))
-    return Fitted(replace(bundle, temperature=temperature), int(known.sum()), before, after, table)
+    return Fitted(replace(bundle, temperature=temperature), number, before, after, table)
 
 
 def fit_rejection(
@@ -58,7 +65,7 @@ def fit_rejection(
     right = (labels != UNKNOWN) & (labels != nothing) & (logits.argmax(axis=1) == labels)
     if right.sum() < FEWEST:
         raise UsageError(
-            f"--reject {kind} is fitted to windows of actions that are called rightly, and there are only "
+            f"rejection is fitted to windows of actions that are called rightly, and there are only "
             f"{int(right.sum())} of the {FEWEST} that it needs; give more labelled recordings, or --reject none"
         )
     prototypes = prototypes_of(bundle) if kind == "prototype" else None

@@ -5,6 +5,7 @@ What is played here is what the device plays: its window buffer, its engine, its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -128,7 +129,7 @@ def play_labelled(bundle: Bundle, engine: ScoresWindows, recording: Recording) -
 def play_nothing(bundle: Bundle, engine: ScoresWindows, path: Path) -> Played:
     """A recording of ordinary life, scored. Raises SourceError where it cannot be read."""
     steps, duration_ns, seen_ns = play(bundle, engine, read_recording(path))
-    return Played(path.name, path.name, steps, duration_ns, seen_ns, None, False)
+    return Played(path.name, str(path.resolve()), steps, duration_ns, seen_ns, None, False)
 
 
 def windows_of(bundle: Bundle, played: Iterable[Played]) -> tuple[np.ndarray, np.ndarray]:
@@ -178,18 +179,32 @@ def decide(bundle: Bundle, played: Played) -> list[Detection]:
     return found
 
 
-def parts_of(played: Played, count: int) -> list[Played]:
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a recording: its share of the time, and of the events those that begin in [low_ns, high_ns).
+
+    It is decided as a whole all the same: an event across an edge is one event.
+    """
+
+    played: Played  # the whole, with this part's seen_ns
+    low_ns: float = -math.inf
+    high_ns: float = math.inf
+
+    def own(self, found: Iterable[Detection]) -> list[Detection]:
+        """Those of the recording's events that are this part's."""
+        return [one for one in found if self.low_ns <= one.start_ns < self.high_ns]
+
+
+def parts_of(played: Played, count: int) -> list[Part]:
     """An unlabelled recording in pieces of equal length; the time in sight goes by the windows in each."""
-    if played.truths is not None or count < 2:
-        return [played]
-    edges = np.linspace(0, played.duration_ns, count + 1).astype(int).tolist()
-    edges[-1] += 1
+    if played.truths is not None or count < 2 or not played.windows:
+        return [Part(played)]
+    edges = [-math.inf, *np.linspace(0, played.duration_ns, count + 1)[1:-1].tolist(), math.inf]
     found = []
     for low, high in pairwise(edges):
-        steps = [step for step in played.steps if low <= step.captured_ns < high]
-        share = sum(len(step.scores) for step in steps) / max(played.windows, 1)
-        length = min(high, played.duration_ns)
-        found.append(replace(played, steps=steps, duration_ns=length, seen_ns=round(share * played.seen_ns)))
+        windows = sum(len(step.scores) for step in played.steps if low <= step.captured_ns < high)
+        seen_ns = round(windows / played.windows * played.seen_ns)
+        found.append(Part(replace(played, seen_ns=seen_ns), low, high))
     return found
 
 

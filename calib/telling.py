@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from calib.allot import PSEUDO_FALSE
 from calib.counts import Counts
 from calib.fitting import Fit
-from calib.poisson import Rate, expected, hours_for
+from calib.poisson import Rate, hours_for
 from calib.rejecting import Fitted
 from calib.scored import Played
 from realtime.bundle import Bundle
@@ -25,11 +24,10 @@ FEW_SHARE = 0.5  # of an unlabelled recording in which somebody should be in sig
 def action_table(bundle: Bundle, fit: Fit) -> Table:
     """Thresholds of each action, and what they count on recordings that they were not chosen by."""
     table = Table("action", "on", "off", "false an hour", "counted", "kept of truths", title="thresholds here")
-    each = expected(fit.counted.false.tolist(), PSEUDO_FALSE)
-    for k, action in enumerate(bundle.actions):
+    for k, (action, far) in enumerate(zip(bundle.actions, fit.far_per_h(), strict=True)):
         truths = int(fit.counted.truths[k])
         table.add_row(
-            action.id, f"{fit.on[k]:.3f}", f"{fit.off[k]:.3f}", f"{each[k] / fit.counted.hours:.2f}",
+            action.id, f"{fit.on[k]:.3f}", f"{fit.off[k]:.3f}", "happens" if far is None else f"{far:.2f}",
             str(int(fit.counted.false[k])), f"{int(fit.counted.matched[k])} of {truths}" if truths else "",
         )  # fmt: skip
     table.add_section()
@@ -57,7 +55,7 @@ def summary(fit: Fit, made: Fitted, own: Counts) -> str:
             f"(negative log-likelihood {made.before:.3f} before, {made.after:.3f} after)"
         )
     else:
-        lines.append(f"temperature {made.bundle.temperature:.2f}, the bundle's: only labelled actions can tell another")
+        lines.append(f"temperature {made.bundle.temperature:.2f}, the bundle's: {made.why}")
     if made.rejection is not None:
         lines.append(f"windows whose {made.rejection.kind} is below {made.rejection.level:.3f} count as nothing")
     before, after = own.recall, fit.counted.recall
@@ -71,8 +69,8 @@ def verdict(fit: Fit, per_hour: float, bundle: Bundle, played: Sequence[Played])
     rate, minutes = fit.rate, 60 * fit.rate.hours
     how = ", on recordings that the thresholds were not chosen by" if fit.crossed else ""
     lines = [
-        f"expected with these: {rate.per_hour:.1f} false alarms an hour, between {rate.low:.1f} and {rate.high:.1f} "
-        f"at 95 % ({rate.events} in {minutes:.1f} minutes{how})"
+        f"expected with these: {_said(rate.per_hour)} false alarms an hour, between {_said(rate.low)} and "
+        f"{_said(rate.high)} at 95 % ({rate.events} in {minutes:.1f} minutes{how})"
     ]
     if not fit.crossed:
         lines.append("the thresholds were chosen by the recording that was counted: expect more; give a second one")
@@ -80,14 +78,20 @@ def verdict(fit: Fit, per_hour: float, bundle: Bundle, played: Sequence[Played])
     return "\n".join(lines + _doubts(bundle, played))
 
 
+def _said(per_hour: float) -> str:
+    """A rate for people, small ones too."""
+    return f"{per_hour:.1f}" if per_hour >= 1 or not per_hour else f"{per_hour:.2g}"
+
+
 def _promise(rate: Rate, per_hour: float) -> str:
     """Whether the rate that was asked for can be promised."""
     minutes, needed = 60 * rate.hours, 60 * hours_for(per_hour)
     if minutes < needed:
+        most = hours_for(1.0) / rate.hours
         return (
             f"TOO LITTLE DATA: {minutes:.1f} minutes without one false alarm would still allow "
-            f"{hours_for(1.0) / rate.hours:.0f} an hour (rule of three); to promise {per_hour:g} an hour takes at "
-            f"least {math.ceil(needed)} minutes"
+            f"{f'{most:.0f}' if most >= 10 else _said(most)} an hour (rule of three); to promise {per_hour:g} an hour "
+            f"takes at least {math.ceil(needed)} minutes"
         )
     if rate.per_hour > per_hour * FACTOR:
         return (

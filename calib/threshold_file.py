@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from calib.allot import PSEUDO_FALSE
 from calib.counts import Counts
 from calib.fitting import Fit
-from calib.poisson import expected
 from calib.rejecting import Fitted
 from calib.scored import Played
 from realtime.bundle import Bundle
@@ -20,24 +18,19 @@ from realtime.thresholds import SCHEMA
 def content(
     per_hour: float, how: str, bundle: Bundle, fit: Fit, made: Fitted, own: Counts, played: Sequence[Played]
 ) -> dict[str, Any]:
-    """The whole file."""
-    each = expected(fit.counted.false.tolist(), PSEUDO_FALSE)
+    """The whole file. What decides is not rounded, so that the line decides as it was counted."""
     actions = {
-        action.id: {
-            "on": round(float(fit.on[k]), 4),
-            "off": round(float(fit.off[k]), 4),
-            "far_per_h": round(each[k] / fit.counted.hours, 3),
-        }
-        for k, action in enumerate(bundle.actions)
+        action.id: {"on": float(on), "off": float(off), "far_per_h": None if far is None else float(f"{far:.4g}")}
+        for action, on, off, far in zip(bundle.actions, fit.on, fit.off, fit.far_per_h(), strict=True)
     }
     rule = made.rejection
     return {
         "schema": SCHEMA,
         "bundle": bundle.name,
         "model_sha256": bundle.files[FP32_FILE][0],
-        "temperature": round(made.bundle.temperature, 4),
+        "temperature": made.bundle.temperature,
         "actions": actions,
-        "rejection": None if rule is None else {"kind": rule.kind, "level": round(rule.level, 4)},
+        "rejection": None if rule is None else {"kind": rule.kind, "level": rule.level},
         "measured": measured(per_hour, how, fit, made, own, played),
     }
 
@@ -53,6 +46,7 @@ def measured(
         "labelled": sum(one.truths is not None for one in played),
         "hours": round(rate.hours, 4),
         "asked_per_hour": per_hour,
+        "happens": [action.id for action, right in zip(made.bundle.actions, fit.happens, strict=True) if right],
         "allotment": how,
         "false_events": rate.events,
         "false_per_hour": round(rate.per_hour, 3),

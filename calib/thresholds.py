@@ -12,7 +12,7 @@ if __name__ == "__main__" and (find_spec("scipy") is None or find_spec("matplotl
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,7 +74,8 @@ class Config:
     nothing: tuple[Path, ...] = ()
     """Recordings of ordinary life, made by realtime.run --record: whatever is told there is a false alarm."""
     happens: tuple[str, ...] = ()
-    """Actions that do happen in those recordings: their events are right, their thresholds stay the bundle's."""
+    """Actions that do happen in those recordings: their events are right, and they start and end as they did. So the
+    bundle's temperature stays too, and nothing is rejected."""
     data: tuple[str, ...] = ()
     """Labelled recordings as NAME:PATH, NAME one of msrc12 utkinect."""
     subjects: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class Config:
     """How the rate is shared out: so that recall is kept best, evenly, or one common threshold for all actions."""
     reject: Literal["auto", "none", "softmax", "logit", "margin", "energy", "odds", "prototype"] = "auto"
     """Also reject windows that look like no known action, by this measure; needs labelled recordings. auto: by logit or
-    by margin, where that keeps more recall at the same rate."""
+    by margin, where that meets the rate and keeps more recall, or comes nearer to the rate."""
     keep: float = 0.95
     """Share of the rightly called windows of actions that the rejection must let through."""
     precision: Literal["fp32", "int8"] = "fp32"
@@ -118,11 +119,24 @@ def check(config: Config) -> None:
         raise UsageError(
             f"--reject {config.reject} needs to know what real actions look like: add labelled recordings with --data"
         )
+    if config.happens and config.reject not in ("auto", "none"):
+        raise UsageError(
+            f"--happens keeps those actions as they are, and --reject {config.reject} would change when they start; "
+            f"leave one of the two out"
+        )
     missing = [path for path in config.nothing if not path.is_file()]
     if missing:
         raise UsageError(
             f"--nothing {missing[0]}: no such file; record one with python -m realtime.run --record FILE.mcap"
         )
+    seen: dict[Path, Path] = {}
+    for path in config.nothing:
+        if path.resolve() in seen:
+            raise UsageError(
+                f"--nothing {seen[path.resolve()]} and {path} are the same file: given twice, it tells no more than "
+                f"once; leave one out, or record more"
+            )
+        seen[path.resolve()] = path
     check_free(config.out, config.replace)
 
 
@@ -196,17 +210,24 @@ def play_all(config: Config, bundle: Bundle, engine: Engine, console: Console) -
 def fit(config: Config, bundle: Bundle, played: list[Played], console: Console) -> tuple[Fit, Fitted, Counts]:
     """Temperature, rejection, thresholds, and what the bundle counts without them.
 
-    Rejection is taken on trial: of the same rate of false alarms with and without it, what keeps more recall.
+    Rejection is taken on trial: of what meets the rate with and without it, what keeps most recall; where nothing
+    meets it, what comes nearest.
     """
     asked = Asked(config.false_per_hour, config.allot, config.happens)
     labels = np.concatenate([labels_of(bundle, one) for one in played])
     logits, embedding = windows_of(bundle, played)
     plain = fit_temperature(bundle, logits, labels)
-    kinds = (config.reject,) if config.reject != "auto" else ("none", *TRIED) if plain.before is not None else ("none",)
-    made = [
-        plain if kind == "none" else fit_rejection(plain, logits, embedding, labels, kind, config.keep)
-        for kind in kinds
-    ]
+    if config.happens and plain.before is not None:
+        why = "with another the actions of --happens would start at other moments, and they are to stay as they are"
+        plain = replace(plain, bundle=bundle, before=None, after=None, why=why)
+
+    def rejecting(kind: str) -> Fitted:
+        return fit_rejection(plain, logits, embedding, labels, kind, config.keep)
+
+    if config.reject == "auto":
+        made = [plain, *(_tried(rejecting, console) if plain.before is not None else ())]
+    else:
+        made = [plain if config.reject == "none" else rejecting(config.reject)]
     with console.status("fitting") as status:
         found = [
             (Fitter(one.bundle, [tempered(one.bundle, part, one.rejection) for part in played], status.update), one)
@@ -214,8 +235,26 @@ def fit(config: Config, bundle: Bundle, played: list[Played], console: Console) 
         ]
         fits = [(fitter.fit(asked), one) for fitter, one in found]
         own = Fitter(bundle, [tempered(bundle, one) for one in played], status.update).own(config.happens)
-    best = max(fits, key=lambda pair: pair[0].counted.recall or 0.0)  # the first of equals: without rejection
-    return *best, own
+
+    def worth(pair: tuple[Fit, Fitted]) -> tuple[bool, float]:
+        one = pair[0]
+        return (True, one.counted.recall or 0.0) if one.met(config.false_per_hour) else (False, -one.rate.per_hour)
+
+    return *max(fits, key=worth), own  # the first of equals: without rejection
+
+
+def _tried(rejecting: Callable[[str], Fitted], console: Console) -> list[Fitted]:
+    """What auto tries beside no rejection; a measure that cannot be fitted here is left out, and that is said."""
+    made, without = [], []
+    for kind in TRIED:
+        try:
+            made.append(rejecting(kind))
+        except UsageError as error:
+            without.append((kind, error))
+    if without:
+        names = ", ".join(kind for kind, _ in without)
+        say(console, f"--reject auto does without {names}: {without[0][1]}")
+    return made
 
 
 def run(config: Config, console: Console) -> int:

@@ -11,67 +11,28 @@ import pytest
 pytest.importorskip("scipy", reason="calib.thresholds needs what training needs")
 pytest.importorskip("matplotlib", reason="calib.thresholds draws with matplotlib")
 
-from rich.console import Console
-
 from calib.allot import Curves, allot, levels, shifted
 from calib.counts import Counts, confusions, count
 from calib.fitting import Asked, Fit, Fitter, folds_of, with_thresholds
 from calib.labels import UNKNOWN, best_temperature, labels_of
 from calib.poisson import expected, hours_for, rate
 from calib.rejecting import auroc, fit_rejection, fit_temperature, passed
-from calib.scored import Played, Step, decide, parts_of
+from calib.scored import Played, decide, parts_of
 from calib.telling import taught, verdict
 from calib.thresholds import Config, run, wanted
 from realtime.bundle import Bundle, default_bundle, load_bundle
 from realtime.calibration import load_calibration
 from realtime.errors import SourceError, UsageError
-from realtime.schema import SECOND_NS, Scores
+from realtime.schema import SECOND_NS
 from realtime.thresholds import Thresholds
+from tests.calib.sites import ACTIONS, CLASSES, PER_S, QUIET, made_bundle, site
 from train.data.clip import Truth
 from train.scoring import Detection
-
-CLASSES = ("nothing", "quiet", "noisy", "rare")
-ACTIONS = CLASSES[1:]
-PER_S = 4  # windows
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """The shipped bundle with three actions of these tests' own."""
-    shipped = load_bundle(default_bundle())
-    actions = tuple(replace(shipped.actions[0], id=name, name=name, on=0.75, off=0.7) for name in ACTIONS)
-    return replace(shipped, classes=CLASSES, actions=actions)
-
-
-def site(seed: int, minutes: float, bumps: dict[str, float], truths_a_minute: float = 0.0) -> Played:
-    """A made-up recording: each action rises by chance `bumps` times an hour to a height even in 0 to 1.
-
-    True actions, of any kind, rise to 0.6 to 1.
-    """
-    rng = np.random.default_rng(seed)
-    rows = round(minutes * 60 * PER_S)
-    share = np.zeros((rows, len(CLASSES)))
-    truths, place = [], 0
-    slots = rng.permutation(rows // (8 * PER_S)) * 8 * PER_S  # 8 s apart, so that nothing overlaps
-    for action, an_hour in bumps.items():
-        for _ in range(rng.poisson(an_hour * minutes / 60)):
-            share[slots[place] : slots[place] + 2 * PER_S, CLASSES.index(action)] = rng.uniform(0, 1)
-            place += 1
-    for _ in range(round(truths_a_minute * minutes)):
-        at, action = int(slots[place]), str(rng.choice(ACTIONS))
-        share[at : at + 3 * PER_S, CLASSES.index(action)] = rng.uniform(0.6, 1)
-        truths.append(Truth(action, at * SECOND_NS // PER_S, (at + 3 * PER_S) * SECOND_NS // PER_S))
-        place += 1
-    share[:, 0] = 1 - share[:, 1:].sum(axis=1)
-    logits = np.log(np.maximum(share, 1e-6)).astype(np.float32)
-    steps = [
-        Step(at, [Scores(k, at, 1, at, logits[k], share[k].astype(np.float32))], [])
-        for k, at in enumerate((np.arange(rows) * SECOND_NS // PER_S).tolist())
-    ]
-    known = tuple(sorted(truths, key=lambda truth: truth.start_ns)) if truths_a_minute else None
-    length = rows * SECOND_NS // PER_S
-    return Played(f"made up {seed}", f"made {seed}", steps, length, length, known, False)
+    return made_bundle()
 
 
 def measured(bundle: Bundle, fit: Fit, played: Played) -> Counts:
@@ -171,10 +132,11 @@ def test_people_are_left_out_whole() -> None:
 def test_pieces_add_up_to_the_recording() -> None:
     whole = site(3, 10, {"noisy": 60.0})
     pieces = parts_of(whole, 7)
-    assert sum(len(piece.steps) for piece in pieces) == len(whole.steps)
-    assert sum(piece.seen_ns for piece in pieces) == pytest.approx(whole.seen_ns, rel=1e-6)
+    assert sum(piece.played.seen_ns for piece in pieces) == pytest.approx(whole.seen_ns, rel=1e-6)
+    found = [Detection("noisy", at * SECOND_NS, (at + 1) * SECOND_NS, at * SECOND_NS) for at in range(-1, 601)]
+    assert [one for piece in pieces for one in piece.own(found)] == found
     labelled = site(3, 10, {}, 2)
-    assert parts_of(labelled, 7) == [labelled]
+    assert [part.played for part in parts_of(labelled, 7)] == [labelled]
 
 
 def test_a_budget_goes_where_it_costs_least_recall() -> None:
