@@ -136,7 +136,7 @@ class Fitter:
         Each part of the recordings is left out in turn, and the others' thresholds decide on it. All are then moved
         together, in log odds, until what was counted so comes to the rate asked for; the same move is given to the
         thresholds of all recordings. Choosing the dearest actions by the same few events that are then counted would
-        promise too much.
+        promise too much. Where the bundle's own meet the rate and keep as much recall, they stay.
         """
         happens = np.array([action in asked.happens for action in self.actions])
         curves, folds = self.curves(asked.happens), folds_of([part.played for part in self.parts])
@@ -158,6 +158,10 @@ class Fitter:
         move = self._mover(happens, easier=enough and bool(curves.truths.sum()))
         by, counted = self._moved(left, folds, asked, move, enough)
         on = move(chosen(list(every)), by)
+        usual = _sum([self.counts(self.own_on, number, asked.happens) for number in every])
+        met = float(usual.false.sum()) <= asked.per_hour * usual.hours
+        if met and usual.recall is not None and usual.recall >= (counted.recall or 0.0):
+            on, counted = self.own_on, usual  # they were chosen elsewhere: no part need be left out
         self.tell("the thresholds themselves")
         found = [self.found(on, whole) for whole in range(len(self.played))]
         each = [count(one, events, self.actions, asked.happens) for one, events in zip(self.played, found, strict=True)]

@@ -153,6 +153,14 @@ def test_what_happens_is_told_as_before_beside_labelled_recordings(bundle: Bundl
     assert "--happens" in summary(found, made, found.counted)
 
 
+@pytest.mark.parametrize("how", ["recall", "even", "common"])
+def test_the_bundle_s_own_stay_where_nothing_can_be_gained(bundle: Bundle, how: str) -> None:
+    recordings = [labelled(seed) for seed in range(4)]
+    fit = Fitter(bundle, recordings).fit(Asked(60, how))  # type: ignore[arg-type]
+    assert fit.counted.recall == 1.0 and fit.rate.events == 0
+    np.testing.assert_array_equal(fit.on, np.full(len(ACTIONS), 0.75))
+
+
 def test_what_happens_and_rejection_exclude_each_other() -> None:
     config = Config(out=Path("none.json"), false_per_hour=6.0, happens=("walk",), nothing=(Path(__file__),),
                     generated=1, reject="margin")  # fmt: skip
