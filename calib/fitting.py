@@ -40,7 +40,7 @@ class Fit:
     on, off: the thresholds. counted: on recordings that the fit of each did not see; as fitted: on all of them with
     the thresholds themselves. rate: the false events an hour to expect. crossed: whether anything was left out.
     common: (false events an hour, recall) of one threshold for all, at each of `levels`. happens: (A,) whose events
-    without labels are right.
+    without labels are right. kept: whether these are the bundle's own.
     """
 
     on: np.ndarray
@@ -52,6 +52,7 @@ class Fit:
     common: list[tuple[float, float | None]]
     confused: Counter[tuple[str, str]]
     happens: np.ndarray
+    kept: bool = False
 
     def far_per_h(self) -> list[float | None]:
         """False events an hour to expect of each action; None where nothing tells: of those that do happen."""
@@ -159,9 +160,15 @@ class Fitter:
         by, counted = self._moved(left, folds, asked, move, enough)
         on = move(chosen(list(every)), by)
         usual = _sum([self.counts(self.own_on, number, asked.happens) for number in every])
-        met = float(usual.false.sum()) <= asked.per_hour * usual.hours
-        if met and usual.recall is not None and usual.recall >= (counted.recall or 0.0):
+        kept = asked.how == "recall" and _as_good(usual, counted, asked.per_hour)
+        if kept:
             on, counted = self.own_on, usual  # they were chosen elsewhere: no part need be left out
+        return self._told(on, counted, crossed or kept, kept, curves, asked)
+
+    def _told(
+        self, on: np.ndarray, counted: Counts, crossed: bool, kept: bool, curves: Curves, asked: Asked
+    ) -> Fit:  # fmt: skip
+        """Thresholds that were found, and what they do on all recordings."""
         self.tell("the thresholds themselves")
         found = [self.found(on, whole) for whole in range(len(self.played))]
         each = [count(one, events, self.actions, asked.happens) for one, events in zip(self.played, found, strict=True)]
@@ -177,7 +184,8 @@ class Fitter:
             crossed=crossed,
             common=self._common(curves),
             confused=confused,
-            happens=happens,
+            happens=np.array([action in asked.happens for action in self.actions]),
+            kept=kept,
         )
 
     def own(self, happens: Collection[str] = ()) -> Counts:
@@ -241,6 +249,13 @@ class Fitter:
         hours, truths = float(curves.hours.sum()), int(curves.truths.sum())
         false, matched = curves.false.sum(axis=(0, 1)), curves.matched.sum(axis=(0, 1))
         return [(float(f) / hours, float(m) / truths if truths else None) for f, m in zip(false, matched, strict=True)]
+
+
+def _as_good(own: Counts, counted: Counts, per_hour: float) -> bool:
+    """Whether the bundle's own thresholds meet the rate on labelled recordings, and keep as much as what was found."""
+    if own.recall is None or own.false.sum() > per_hour * own.hours:
+        return False
+    return counted.false.sum() > per_hour * counted.hours or own.recall >= (counted.recall or 0.0)
 
 
 def _sum(counts: Sequence[Counts]) -> Counts:

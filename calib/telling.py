@@ -72,6 +72,8 @@ def verdict(fit: Fit, per_hour: float, bundle: Bundle, played: Sequence[Played])
         f"expected with these: {_said(rate.per_hour)} false alarms an hour, between {_said(rate.low)} and "
         f"{_said(rate.high)} at 95 % ({rate.events} in {minutes:.1f} minutes{how})"
     ]
+    if fit.kept:
+        lines.append("the bundle's own thresholds meet this rate and keep as much as any others: they stay")
     if not fit.crossed:
         lines.append("the thresholds were chosen by the recording that was counted: expect more; give a second one")
     lines.append(_promise(rate, per_hour))

@@ -36,7 +36,7 @@ from realtime.resample import offline_windows
 from realtime.sidecar import contract_from
 from realtime.skeleton import CORE_16, LAYOUTS, convert
 from train.data.files import text_of
-from train.sources import parse_held_out
+from train.sources import parse_held_out, spared
 from train.synthesis import synthetic_recordings
 from train.vocabulary import ACTIONS, DIRECTED, INTERACTIONS, NOTHING
 
@@ -139,8 +139,8 @@ def bundle_spec(config: Config, loaded: Loaded) -> dict[str, Any]:
     model, configs, text = loaded.model, loaded.configs, loaded.text
     trained = {k: configs[0][k] for k in ("method", "epochs", "draws", "batch", "widths", "seed")}
     trained["backbone"], trained["head"] = model["backbone"], config.head
-    trained["data"] = list(dict.fromkeys(entry.partition(":")[0] for one in configs for entry in one["data"]))
-    trained["held_out"] = held_out_of(trained["data"], configs)  # who trained one of several networks trained them all
+    trained["data"] = list(dict.fromkeys(entry.partition(":")[0] for one in loaded.seen for entry in one["data"]))
+    trained["held_out"] = held_out_of(trained["data"], loaded.seen)  # whom none of them saw
     normalisation = normalisation_of(tuple(model["streams"]))
     names = INTERACTIONS if normalisation == PAIR_NORMALISATION else ACTIONS
     directed = [action for action in DIRECTED if names is INTERACTIONS and action in model["classes"]]
@@ -189,9 +189,9 @@ def make_bundle(config: Config, console: Console | None = None, optional: bool =
             f"{config.runs[0]} was trained on {loaded.model['layout']} by a published protocol; the runtime takes "
             f"windows of {CORE_16.name}: train with --data, or export it alone: python -m export.trt {config.runs[0]}"
         )
-    held_out = config.held_out or tuple(held_out_of(config.data, loaded.configs))
+    held_out = config.held_out or tuple(held_out_of(config.data, loaded.seen))
     check_data(config.data, held_out)
-    check_unseen(config.data, held_out, loaded.configs)
+    check_unseen(config.data, held_out, loaded.seen)
     spec = bundle_spec(config, loaded)
     graph, cpu = proven_graphs(loaded, contract_from(spec), steps)
     proof = reference(loaded.trained, loaded.model)
@@ -215,13 +215,6 @@ def held_out_of(data: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[
             common[name] = common.get(name, held) & held
     ordered = {name: sorted(held, key=lambda key: (len(key), key)) for name, held in common.items() if name in names}
     return [f"{name}:{','.join(held)}" for name, held in ordered.items() if held]
-
-
-def spared(config: dict[str, Any]) -> dict[str, set[str]]:
-    """The subjects that a run held out, of each set that it was trained on."""
-    names = [entry.partition(":")[0] for entry in config["data"]]
-    held = parse_held_out(config["held_out"], names)
-    return {name: held.get(name, set()) for name in names}
 
 
 def check_unseen(data: Sequence[str], held_out: Sequence[str], configs: Sequence[dict[str, Any]]) -> None:

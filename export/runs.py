@@ -56,7 +56,8 @@ class Loaded:
 
     network: folded, what is exported. fast: the same with fewest multiplications, for fp32 on a CPU; None where no run
     has such a form. trained: unfolded, what both must equal. shape: of one window, (C, T, V), or (C, T, V, M) for two
-    people. model: the runs' common `model` entry. configs: each run's settings. text: class
+    people. model: the runs' common `model` entry. configs: each run's settings; begun: data and
+    held_out of the runs that they started from. text: class
     texts (K, D) at unit length, several runs' side by side as their embeddings are; None without.
     """
 
@@ -67,6 +68,12 @@ class Loaded:
     model: dict[str, Any]
     configs: list[dict[str, Any]]
     text: Tensor | None
+    begun: Sequence[dict[str, Any]] = ()
+
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """Everything that has "data" and "held_out" of people whom these networks learned from."""
+        return [*self.configs, *self.begun]
 
 
 def file_of(run: Path) -> Path:
@@ -109,6 +116,7 @@ def load_runs(
         shape=(model["channels"], model["window"], len(LAYOUTS[model["layout"]]), *([people] if people > 1 else [])),
         model=model,
         configs=[trained.content["config"] for trained in loaded],
+        begun=[one for trained in loaded if (one := trained.content["model"].get("init"))],
         text=nn.functional.normalize(torch.cat(texts, dim=1), dim=1) if texts else None,
     )
 

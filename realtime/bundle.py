@@ -112,7 +112,7 @@ def shipped_interactions() -> Path:
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Reads and checks a bundle folder: every key, every rule, every file's size and sha256. Raises BundleError."""
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BundleError(f"bundle {folder}: no such folder; name one that holds bundle.json")
     bundle = _parse(folder, _document(folder))
     for name in bundle.files:

@@ -54,11 +54,10 @@ def load_calibration(path: Path | None) -> Calibration:
     if path is None:
         return Calibration()
     try:
-        there = path.exists()
-    except OSError:  # such a name cannot be
-        there = False
-    if not there:
-        raise UsageError(f"--calib {path}: no such file or folder; python -m calib.camera --help says how to make one")
+        path.stat()
+    except OSError as error:
+        why = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UsageError(f"--calib {path}: {why}; python -m calib.camera --help says how to make one") from error
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise UsageError(

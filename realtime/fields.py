@@ -31,9 +31,9 @@ class Fields:
     def document(cls, path: Path, file: Path) -> Any:
         """The JSON content of a file, any value; refused as `path`'s where it is none, too long or cannot be read."""
         where = f"{cls.what} {path}: {cls.file}"
-        if file.exists() and not file.is_file():  # a pipe would wait for ever
-            raise cls.error(f"{where} is no file; {cls.remedy}")
         try:
+            if file.exists() and not file.is_file():  # a pipe would wait for ever
+                raise cls.error(f"{where} is no file; {cls.remedy}")
             with file.open("rb") as stream:
                 raw = stream.read(MOST_BYTES + 1)
             if len(raw) > MOST_BYTES:

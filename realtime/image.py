@@ -72,6 +72,8 @@ def _stated_size(content: memoryview) -> tuple[int, int]:
         return width, height
     place = 2 if bytes(content[:2]) == _JPEG else len(content)
     for _ in range(_JPEG_PARTS):
+        while place + 1 < len(content) and content[place] == content[place + 1] == 0xFF:  # bytes that fill up
+            place += 1
         if place + 9 > len(content) or content[place] != 0xFF:
             break
         if content[place + 1] in _JPEG_SIZES:

@@ -45,8 +45,10 @@ class Steering:
 
     def enable(self, action: str) -> None:
         """Lets an action start again."""
-        self._line.pipeline.enable(action)
+        gone = action in self._off - self._line.pipeline.disabled  # this bundle has no word for it
         self._off.discard(action)
+        if not gone:
+            self._line.pipeline.enable(action)
         self._tell(f"action {action} enabled")
 
     def disable(self, action: str) -> None:

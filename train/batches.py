@@ -105,7 +105,7 @@ def load_pool(
         console.print("no --data and no --prepared: training on generated people alone")
     pool.add(generated)
     if not pool.units:
-        raise UsageError("nothing to train on; name data sets with --data NAME:PATH or keep --synthetic above 0")
+        raise UsageError("nothing to train on: no clip has a word of the vocabulary; name sets with --data NAME:PATH")
     return pool, kept
 
 

@@ -111,11 +111,9 @@ class LiveKnowledge(LiveBatches):
         self.known = Known(config, self.data, self.pool.names(), device, console)
         if self.known.made.get("pool") != self.pool.digest():
             raise UsageError(f"{config.knowledge} is of other clips; make it with these --data, --held-out and --fps")
-        chances = weights(self.pool, parse_shares(config.share), labels=False)
-        chances *= self.known.here.reshape(2, -1).all(axis=0)
-        if not chances.any():
-            raise UsageError(f"{config.knowledge} says nothing of any clip that --share draws; raise a set's share")
-        self.chances = chances / chances.sum()
+        both = self.known.here.reshape(2, -1).all(axis=0)
+        self.known.clips, self.known.unknown = int(both.sum()), int((~both).sum())  # units, whichever way they face
+        self.chances = weights(self.pool, parse_shares(config.share), labels=False, known=both)
 
     def epoch(self, number: int, ranks: Ranks) -> Iterator[tuple[Any, ...]]:
         """Batches of an epoch; this rank's rows of each."""

@@ -103,8 +103,8 @@ class Pool:
         return names + [f"{name}, mirrored" for name in names]
 
     def digest(self) -> str:
-        """Hex digest of all rows."""
-        return hashlib.sha256(self.rows().tobytes()).hexdigest()
+        """Hex digest of all rows, and of where people were."""
+        return hashlib.sha256(b"".join(part.tobytes() for part in (self.rows(), *self._places))).hexdigest()
 
     def _take(self, item: Clip | Recording, start_ns: int, rows: np.ndarray) -> None:
         low, high = self._rows, self._rows + len(rows)
@@ -250,18 +250,18 @@ def views(
     return (augment if windows.ndim == 4 else augment_pair)(windows, rng, strength), flips, shares
 
 
-def weights(pool: Pool, share: dict[str, float], labels: bool = True) -> np.ndarray:
+def weights(pool: Pool, share: dict[str, float], labels: bool = True, known: np.ndarray | None = None) -> np.ndarray:
     """Chance of each unit to be drawn: sets by `share` (1 where not named), classes of a set by the root of their size.
 
-    labels: False leaves classes out of it, each unit of a set has the same chance. Returns (U,), summing to 1.
-    Raises UsageError where every set's share is 0.
+    labels: False leaves classes out of it, each unit of a set has the same chance. known: (U,) the units that may be
+    drawn, all where not given. Returns (U,), summing to 1. Raises UsageError where every set's share is 0.
     """
     keys = [(unit.data, unit.action if labels else 0) for unit in pool.units]
     sizes = Counter(keys)
-    raw = np.array([sizes[key] ** -0.5 for key in keys])
+    raw = np.array([sizes[key] ** -0.5 for key in keys]) * (1 if known is None else known)
     data = np.array([unit.data for unit in pool.units])
     for name in set(data):
-        raw[data == name] *= share.get(name, 1.0) / raw[data == name].sum()
+        raw[data == name] *= share.get(name, 1.0) / max(raw[data == name].sum(), 1e-12)
     if not raw.sum() > 0:
         raise UsageError(
             f"every set of the pool has the weight of 0 ({', '.join(sorted(set(data)))}); raise one's --share"

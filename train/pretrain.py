@@ -51,7 +51,8 @@ _PREPARED_ONLY = ("split", "repeat", "augment")
 @dataclass(frozen=True)
 class Config:
     """Pre-train a skeleton encoder by C²VL on the training clips of a prepared set (--prepared), or on live windows of
-    pooled sets (--data); labels are not looked at, but for where sets of long recordings are cut.
+    pooled sets (--data). Labels are not learned from; of live windows they say which clips there are, and where long
+    recordings are cut.
 
     What the paper leaves open is a setting here (docs/method.md says which). `train.fit --init` and `train.probe` take
     the run from there. One stream a run: the three streams of the paper are three runs.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from realtime.errors import BundleError, UsageError
 from train import checkpoint, compose
 from train.learner import under
+from train.sources import spared
 
 # Of train.pretrain, and of train.fit (its moving average, which is what it tests).
 PLACES = ("network.encoders.backbone.", "average.recogniser.backbone.")
@@ -55,10 +56,11 @@ def read(run: Path) -> Pretrained:
     return Pretrained(run, found, content)
 
 
-def start_from(run: Path, backbone: nn.Module, model: Mapping[str, Any]) -> None:
-    """Gives a new run's backbone the weights of an earlier run.
+def start_from(run: Path, backbone: nn.Module, model: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:
+    """Gives a new run's backbone the weights of an earlier run; returns what that one saw, as "data" and "held_out".
 
-    Raises UsageError where the two differ in backbone, layout, streams, channels or bodies: nothing is fitted.
+    settings: the new run's. None where the earlier run was on a prepared set. Raises UsageError where the two differ in
+    backbone, layout, streams, channels or bodies (nothing is fitted), or the earlier one saw whom this one holds out.
     """
     earlier = read(run)
     names = (*SAME, *SAME_GRAPHNET) if model["backbone"] == "graphnet" else SAME
@@ -67,6 +69,17 @@ def start_from(run: Path, backbone: nn.Module, model: Mapping[str, Any]) -> None
     if apart:
         raise UsageError(f"--init {run} was trained with {'; '.join(apart)}; train with its settings, or name another")
     earlier.into(backbone)
+    before = earlier.content["config"]
+    if not before.get("data"):
+        return None
+    kept, now = spared(before), spared({"data": settings.data, "held_out": settings.held_out})
+    for name, held in now.items():
+        seen = sorted(held - kept.get(name, held))
+        if seen:
+            raise UsageError(
+                f"--init {run} was trained on {name}:{','.join(seen)}, whom this run holds out; hold them out there too"
+            )
+    return {"method": earlier.model["method"], "data": list(before["data"]), "held_out": list(before["held_out"])}
 
 
 def _said(value: Any) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from realtime.errors import UsageError
 from train.data import READERS, subject_key
@@ -100,3 +101,10 @@ def parse_shares(entries: Iterable[str]) -> dict[str, float]:
         if not 0 <= shares[name] < math.inf:
             raise UsageError(f"share {entry!r} must be a number from 0 on; 0 leaves the set out, 1 is the usual weight")
     return shares
+
+
+def spared(config: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The subjects that a run held out, of each set that it was trained on."""
+    names = [entry.partition(":")[0] for entry in config["data"]]
+    held = parse_held_out(config["held_out"], names)
+    return {name: held.get(name, set()) for name in names}

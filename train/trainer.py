@@ -58,7 +58,7 @@ class Trainer(Learner):
         }  # fmt: skip
         network = compose.recogniser(model)
         if config.init is not None and not config.resume:
-            pretrained.start_from(config.init, network.backbone, model)
+            model["init"] = pretrained.start_from(config.init, network.backbone, model, config)
         places = compose.places_of(network, batches.channels, batches.frames, len(batches.layout), batches.bodies)
         texts = [] if encoder is None else compose.class_texts(config, batches.data, batches.classes)
         method = compose.method(config, network.to(device), texts, encoder, batches.layout, places).to(device)
@@ -134,6 +134,7 @@ class Trainer(Learner):
     def restore(self, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
         """Takes up where `state` was saved."""
         super().restore(tensors, content)
+        self.model["init"] = content["model"].get("init")
         self.averaged.load_state_dict(under(tensors, "average."))
         self.average.n_averaged.copy_(tensors["averaged"])
         if isinstance(self.method, SkeletonLanguage) and isinstance(self.method.texts, LearnedTexts):

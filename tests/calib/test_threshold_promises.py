@@ -153,12 +153,16 @@ def test_what_happens_is_told_as_before_beside_labelled_recordings(bundle: Bundl
     assert "--happens" in summary(found, made, found.counted)
 
 
-@pytest.mark.parametrize("how", ["recall", "even", "common"])
-def test_the_bundle_s_own_stay_where_nothing_can_be_gained(bundle: Bundle, how: str) -> None:
-    recordings = [labelled(seed) for seed in range(4)]
-    fit = Fitter(bundle, recordings).fit(Asked(60, how))  # type: ignore[arg-type]
-    assert fit.counted.recall == 1.0 and fit.rate.events == 0
-    np.testing.assert_array_equal(fit.on, np.full(len(ACTIONS), 0.75))
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_bundle_s_own_stay_where_nothing_can_be_gained(bundle: Bundle, count: int) -> None:
+    own = (0.6, 0.75, 0.9)
+    uneven = with_thresholds(bundle, np.array(own))
+    recordings = [labelled(seed) for seed in range(count)]
+    fit = Fitter(uneven, recordings).fit(Asked(60))
+    assert fit.kept and fit.crossed and fit.counted.recall == 1.0 and fit.rate.events == 0
+    np.testing.assert_array_equal(fit.on, own)
+    common = Fitter(uneven, recordings).fit(Asked(60, "common"))  # as asked for
+    assert not common.kept and len(set(common.on.round(6))) == 1
 
 
 def test_what_happens_and_rejection_exclude_each_other() -> None:

@@ -8,6 +8,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from export.bundle import Config as BundleConfig
+from export.bundle import bundle_spec
+from export.runs import load_runs
 from realtime.errors import UsageError
 from realtime.schema import SECOND_NS
 from realtime.skeleton import CORE_16, KINECT_V1_20
@@ -55,11 +58,11 @@ def raised(frames, side):
 
 @pytest.fixture(scope="module")
 def ucla(tmp_path_factory):
-    """NAME:PATH of a folder in NW-UCLA's form: eight clips of subject 1, one of subject 10."""
+    """NAME:PATH of a folder in NW-UCLA's form: eight clips of subjects 1 and 6, one of subject 10."""
     folder = tmp_path_factory.mktemp("live") / "ucla"
     folder.mkdir()
     for number in range(9):
-        name = f"a12_s{1 if number < 8 else 10:02d}_e{number:02d}_v02"
+        name = f"a12_s{(1, 6)[number % 2] if number < 8 else 10:02d}_e{number:02d}_v02"
         joints = raised(12 + 4 * number, "left" if number % 2 else "right")
         content = {"file_name": name, "skeletons": joints.tolist(), "label": 10}
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -151,7 +154,7 @@ def test_a_recogniser_of_live_windows_starts_from_it(tmp_path, monkeypatch, ucla
     monkeypatch.setattr(outcome, "draw_figures", lambda folder: None)
     config = settings(tmp_path / "c2vl", ucla, knowledge)
     pretrain(config, QUIET)
-    assert json.loads((config.out / "result.json").read_text())["clips"] == 16
+    assert json.loads((config.out / "result.json").read_text())["clips"] == 8
     first = {}
 
     def begun(self, number):
@@ -164,8 +167,33 @@ def test_a_recogniser_of_live_windows_starts_from_it(tmp_path, monkeypatch, ucla
         fit(start, QUIET)
     tensors = read(config.out).tensors
     assert first.keys() == tensors.keys() and all(torch.equal(first[name], tensors[name]) for name in first)
+    with pytest.raises(UsageError, match="was trained on nw_ucla:6, whom this run holds out"):
+        fit(replace(start, out=tmp_path / "leak", held_out=("nw_ucla:6,10",)), QUIET)
     with pytest.raises(UsageError, match="streams joint bone motion, not joint"):
         fit(replace(start, out=tmp_path / "joint", streams=("joint",)), QUIET)
+
+
+def test_a_bundle_says_what_its_start_saw(tmp_path, monkeypatch, ucla, knowledge):
+    """Also after a resume: the sets and the people of the run that it started from."""
+    monkeypatch.setattr(outcome, "draw_figures", lambda folder: None)
+    pretrain(settings(tmp_path / "c2vl", ucla, knowledge, epochs=1), QUIET)
+    start = tiny_runs.settings(tmp_path / "fit", data=(), synthetic=1, init=tmp_path / "c2vl", epochs=2)
+    whole = Learner.epoch
+
+    def stopped(self, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        yield from whole(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "epoch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fit(start, QUIET)
+    fit(tiny_runs.Config(out=start.out, resume=True), QUIET)
+    (seen,) = load_runs([start.out]).begun
+    assert seen == {"method": "c2vl", "data": [ucla], "held_out": list(HELD)}
+    spec = bundle_spec(BundleConfig(runs=(start.out,), out=tmp_path / "bundle"), load_runs([start.out]))
+    assert spec["training"]["data"] == ["nw_ucla"] and spec["training"]["held_out"] == list(HELD)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, ucla, knowledge):
@@ -193,10 +221,10 @@ def test_units_of_which_nothing_is_said_are_not_drawn(tmp_path, ucla, knowledge)
     write(tmp_path / "few", made.data, made.names, {"language.npy": rows}, None, about)
     batches = LiveKnowledge(settings(tmp_path, ucla, tmp_path / "few"), CPU, QUIET)
     assert (batches.chances > 0).tolist() == [False, False, False, True, True, True, True, True]
-    assert batches.known.unknown == 3 and batches.chances.sum() == pytest.approx(1)
+    assert batches.known.unknown == 3 and batches.known.clips == 5 and batches.chances.sum() == pytest.approx(1)
     rows[:8] = 0
     write(tmp_path / "none", made.data, made.names, {"language.npy": rows}, None, about)
-    with pytest.raises(UsageError, match="says nothing of any clip that --share draws"):
+    with pytest.raises(UsageError, match="has the weight of 0"):
         LiveKnowledge(settings(tmp_path, ucla, tmp_path / "none"), CPU, QUIET)
 
 
@@ -237,8 +265,16 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, ucla, knowledge,
         check(replace(config, **changes))
 
 
-@pytest.mark.parametrize("given", [{}, {"prepared": "there", "data": ("nw_ucla:there",)}])
-def test_describe_takes_one_kind_of_clips(tmp_path, monkeypatch, given):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "one of the two"),
+        ({"prepared": "there", "data": ("nw_ucla:there",)}, "one of the two"),
+        ({"prepared": "there", "fps": 30.0}, "--fps are for live windows"),
+        ({"data": ("nw_ucla:there",), "fps": 0.0}, "--fps must be above 0"),
+    ],
+)
+def test_describe_takes_one_kind_of_clips(tmp_path, monkeypatch, given, said):
     monkeypatch.setattr(program, "open_encoder", lambda name, weights: tiny_encoder())
-    with pytest.raises(UsageError, match="one of the two"):
+    with pytest.raises(UsageError, match=said):
         program.run(program.Config(Describe(out=tmp_path / "out", **given)), QUIET)

@@ -1,4 +1,4 @@
-"""Makes a knowledge folder of a prepared set: python -m train.knowledge --help."""
+"""Makes a knowledge folder of a prepared set, or of live windows: python -m train.knowledge --help."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from train.knowledge_folder import LANGUAGE, VISION
 from train.knowledge_folder import load as load_knowledge
 from train.knowledge_folder import sentences as sentences_of
 from train.settings import Config as Recogniser
+from train.settings import refuse
 from train.text import SENTENCES as MINILM
 from train.text import open_encoder
 
@@ -162,6 +163,7 @@ def _describe(command: Describe, console: Console) -> Made:
         pool, _ = load_pool(command.data, command.held_out, command.fps, console)
         with _bar(console, "describing", len(pool.units), "clips") as advance:
             return described_pool(pool, POOLED, command.sentences, command.out, advance)
+    refuse(command, ("held_out", "fps"), "are for live windows (--data), not for --prepared")
     prepared = load(command.prepared, verify=False)
     with _bar(console, "describing", len(prepared), "clips") as advance:
         return described(prepared, command.prepared, command.sentences, command.out, advance)
