@@ -70,7 +70,7 @@ def test_a_pipe_and_a_name_that_cannot_be_are_refused(tmp_path):
     os.mkfifo(tmp_path / "floor.json")
     with pytest.raises(UsageError, match="is no file"):
         load_calibration(tmp_path)
-    with pytest.raises(UsageError, match="no such file or folder"):
+    with pytest.raises(UsageError, match="File name too long"):
         load_calibration(tmp_path / ("long" * 100))
 
 
@@ -149,7 +149,7 @@ def test_pictures_of_another_shape_are_left_out_and_said_once_until_they_fit_aga
 
     assert found(fit) and not found(other) and not found(other) and found(fit) and not found(other)
     assert stage.refused == 3 and len(caplog.records) == 2
-    assert "of another shape" in caplog.text or "another shape" in caplog.text
+    assert "another shape" in caplog.text
     if rig is not None:
         assert not found(fit, np.zeros((rig.depth.height, 2 * rig.depth.width), np.uint16))
     assert stage.find(Frame(2, 2, None)) == (2,)  # no picture: the stage inside says what it is worth

@@ -16,6 +16,7 @@ from realtime.schema import SECOND_NS
 from realtime.skeleton import CORE_16, KINECT_V1_20
 from tests.train import tiny_runs
 from tests.train.test_fit import same_weights
+from tests.train.test_pretrain import stop_at
 from tests.train.tiny_texts import tiny_encoder
 from train import outcome
 from train.augment import mirror
@@ -178,17 +179,10 @@ def test_a_bundle_says_what_its_start_saw(tmp_path, monkeypatch, ucla, knowledge
     monkeypatch.setattr(outcome, "draw_figures", lambda folder: None)
     pretrain(settings(tmp_path / "c2vl", ucla, knowledge, epochs=1), QUIET)
     start = tiny_runs.settings(tmp_path / "fit", data=(), synthetic=1, init=tmp_path / "c2vl", epochs=2)
-    whole = Learner.epoch
-
-    def stopped(self, number):
-        if number == 1:
-            raise KeyboardInterrupt
-        yield from whole(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "epoch", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            fit(start, QUIET)
+    undo = stop_at(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        fit(start, QUIET)
+    undo()
     fit(tiny_runs.Config(out=start.out, resume=True), QUIET)
     (seen,) = load_runs([start.out]).begun
     assert seen == {"method": "c2vl", "data": [ucla], "held_out": list(HELD)}
@@ -198,17 +192,10 @@ def test_a_bundle_says_what_its_start_saw(tmp_path, monkeypatch, ucla, knowledge
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, ucla, knowledge):
     pretrain(settings(tmp_path / "whole", ucla, knowledge), QUIET)
-    whole = Learner.epoch
-
-    def stopped(self, number):
-        if number == 1:
-            raise KeyboardInterrupt
-        yield from whole(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "epoch", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(settings(tmp_path / "parts", ucla, knowledge), QUIET)
+    undo = stop_at(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(settings(tmp_path / "parts", ucla, knowledge), QUIET)
+    undo()
     pretrain(Config(out=tmp_path / "parts", resume=True), QUIET)
     same_weights(tmp_path / "whole", tmp_path / "parts")
 
