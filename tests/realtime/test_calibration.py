@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_poses_of_a_camera_that_looks_down_come_upright_from_the_stage(tmp_path)
     assert plain.find(tilted)[0] is tilted.poses[0]
 
 
+@pytest.fixture
+def handlers():
+    """The process's own signal handlers, back after a line has run in it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_recording_made_with_a_floor_is_not_turned_again(tmp_path, monkeypatch):
     """Live with a floor, played with it, and recorded anew while it plays: the same poses each time."""
     floor = write(tmp_path / "floor.json", FLOOR)

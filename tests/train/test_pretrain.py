@@ -192,7 +192,7 @@ def test_without_augmentation_a_clip_looks_as_it_is_tested(tmp_path, sets):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"knowledge": None}, "--prepared and --knowledge"),
+        ({"knowledge": None}, "one of the two, and --knowledge"),
         ({"beta": 1.5}, r"--beta must be a share in \[0, 1\], got 1.5"),
         ({"batch": 1}, "--batch must be at least 2"),
         ({"use": ("sound",)}, "--use takes language and vision, got sound"),
